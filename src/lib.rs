@@ -1,0 +1,9 @@
+//! Sellable answers one question, fast and truthfully: how many units of this SKU may this
+//! channel sell right now?
+//!
+//! `ARCHITECTURE.md` is the map; start there.
+
+pub mod domain;
+pub mod limits;
+pub mod log;
+pub mod proto;
