@@ -2,3 +2,4 @@
 //! iteration. It depends on nothing else of this crate but [`crate::limits`]; a test enforces it.
 
 pub mod movement;
+pub mod rules;
