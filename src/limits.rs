@@ -34,6 +34,14 @@ pub const QUERY_SKUS_MAX: usize = 1_000;
 pub const RULES_BYTES_MAX: usize = 1 << 20;
 /// Most channels in one rules document.
 pub const CHANNELS_MAX: usize = 256;
+/// Longest pattern for location names in the rules, in bytes.
+pub const RULES_PATTERN_BYTES_MAX: usize = 128;
+/// Largest `minimum` or `maximum` of a channel, in units.
+pub const RULES_UNITS_MAX: i64 = 1_000_000_000_000_000;
+/// Most errors, and most warnings, that one answer about a rules document lists.
+pub const RULES_FINDINGS_MAX: usize = 100;
+/// Most SKUs that a dry run of rules names for each channel.
+pub const RULES_CHANGES_MAX: usize = 20;
 
 /// Largest message that intake reads from the log, in bytes. NATS itself allows 1 MiB by default.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;

@@ -17,3 +17,4 @@ pub mod order_line;
 pub mod posting;
 mod prefetch;
 pub mod remembered;
+pub mod rules;
