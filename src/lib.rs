@@ -4,7 +4,10 @@
 //! `ARCHITECTURE.md` is the map; start there.
 
 pub mod domain;
+pub mod intake;
 pub mod limits;
 pub mod log;
 pub mod proto;
+pub mod shard;
+mod sync;
 pub mod wire;

@@ -50,5 +50,16 @@ pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
+/// Entries that are read from the log, and decoded, at once.
+pub const FOLLOW_ENTRIES_MAX: usize = 512;
+/// Decoded steps that may wait for the sequencer.
+pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
+/// Batches that may wait for a shard.
+pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
+/// Postings whose cache misses overlap.
+pub const PREFETCH_POSTINGS: usize = 32;
+/// SKUs of a query whose cache misses overlap.
+pub const PREFETCH_QUERIES: usize = 32;
+
 const _: () = assert!(RECORD_BYTES_MAX < 1 << 20 && RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);

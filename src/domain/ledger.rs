@@ -124,11 +124,11 @@ impl<B: Books> Ledger<B> {
 
     /// Brings into the cache what a batch of postings will touch, in waves, so that their cache
     /// misses overlap.
-    pub fn prefetch(&self, postings: &[Posting]) {
-        for posting in postings {
+    pub fn prefetch<'p>(&self, postings: impl Iterator<Item = &'p Posting> + Clone) {
+        for posting in postings.clone() {
             self.books.prefetch_index(posting.sku);
         }
-        for posting in postings {
+        for posting in postings.clone() {
             if let Effect::OrderLine { line, .. } = posting.effect {
                 self.lines.touch(line);
             }

@@ -18,3 +18,5 @@ pub mod posting;
 mod prefetch;
 pub mod remembered;
 pub mod rules;
+
+pub(crate) use prefetch::read as prefetch;
