@@ -3,7 +3,9 @@
 //!
 //! `ARCHITECTURE.md` is the map; start there.
 
+pub mod api;
 pub mod domain;
+pub mod instance;
 pub mod intake;
 pub mod limits;
 pub mod log;

@@ -43,6 +43,17 @@ pub const RULES_FINDINGS_MAX: usize = 100;
 /// Most SKUs that a dry run of rules names for each channel.
 pub const RULES_CHANGES_MAX: usize = 20;
 
+/// Longest name of who put rules, in bytes.
+pub const ACTOR_BYTES_MAX: usize = 128;
+/// Longest note, in bytes.
+pub const NOTE_BYTES_MAX: usize = 512;
+/// Exceptions of a page, if the caller does not say.
+pub const EXCEPTIONS_PAGE_DEFAULT: u32 = 100;
+/// Exceptions of a page, at most.
+pub const EXCEPTIONS_PAGE_MAX: u32 = 1_000;
+/// Batches of one stream that are under way at once.
+pub const STREAM_BATCHES_MAX: usize = 8;
+
 /// Largest message that intake reads from the log, in bytes. NATS itself allows 1 MiB by default.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Largest record that an instance writes, in bytes: under the default `max_payload` of NATS.

@@ -161,7 +161,7 @@ impl View {
             index.for_each(&reading.guard, |block| {
                 let cells = cells_of(block);
                 for (pair, (_, tally)) in pairs.iter().zip(&mut tallies) {
-                    let mut ats = |members: &mut Memberships, channel: Option<ChannelIx>| {
+                    let ats = |members: &mut Memberships, channel: Option<ChannelIx>| {
                         let ats = |channel| self.ats_of_cells(members, channel, block, &cells);
                         channel.map_or(0, ats)
                     };
@@ -325,8 +325,8 @@ impl Reading<'_> {
             // nothing, its cells do.
             None => {
                 let mut memberships = self.memberships.borrow_mut();
-                let memberships = memberships
-                    .get_or_insert_with(|| Memberships::new(Arc::clone(&rules.rules)));
+                let memberships =
+                    memberships.get_or_insert_with(|| Memberships::new(Arc::clone(&rules.rules)));
                 self.view
                     .ats_of_cells(memberships, channel, block, &cells_of(block))
             }

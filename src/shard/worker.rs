@@ -22,12 +22,7 @@ use super::{
     rulebook::{Rulebook, RulesInForce},
 };
 use crate::{
-    domain::{
-        exceptions::Outcome,
-        ledger::Ledger,
-        movement::TimeUs,
-        posting::Posting,
-    },
+    domain::{exceptions::Outcome, ledger::Ledger, movement::TimeUs, posting::Posting},
     limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
 };
@@ -163,11 +158,7 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
         .name(format!("shard-{number}"))
         .spawn({
             let counts = Arc::clone(&counts);
-            move || {
-                let abort = AbortOnPanic;
-                run(Ledger::new(books), &locations, &counts, &work);
-                std::mem::forget(abort);
-            }
+            move || or_abort(|| run(Ledger::new(books), &locations, &counts, &work))
         })?;
     Ok(Shard {
         index,
@@ -177,13 +168,20 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
     })
 }
 
-/// A writer that panicked has met a bug; to go on without it would be to answer from books that
-/// stand still. The log has everything: a restart recovers.
+/// Runs a thread's work; if it panics, the process ends. A thread that panicked has met a bug; to
+/// go on without it would be to answer from books that stand still. The log has everything: a
+/// restart recovers.
+pub(crate) fn or_abort(work: impl FnOnce()) {
+    let abort = AbortOnPanic;
+    work();
+    std::mem::forget(abort);
+}
+
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        tracing::error!("the writer of a shard has panicked; the process ends");
+        tracing::error!("a thread has panicked; the process ends");
         std::process::abort();
     }
 }
