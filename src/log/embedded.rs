@@ -270,8 +270,8 @@ fn identify(dir: &Path, segments: &[Segment]) -> Result<Identity, LogError> {
         Some(_) => {}
         None => return Err(corrupt("is damaged")),
     }
-    let signed = text.find("xxh3 ").map(|end| &text[..end]);
-    if signed.map(|signed| xxh3_64(signed.as_bytes())) != field("xxh3 ") {
+    let signed = text.find("xxh3 ").zip(field("xxh3 "));
+    if signed.is_none_or(|(end, checksum)| xxh3_64(&text.as_bytes()[..end]) != checksum) {
         return Err(corrupt("is damaged"));
     }
     let fields = field("created_us ").zip(field("id "));

