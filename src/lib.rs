@@ -3,6 +3,7 @@
 //!
 //! `ARCHITECTURE.md` is the map; start there.
 
+pub mod config;
 pub mod domain;
 pub mod limits;
 pub mod log;
