@@ -8,3 +8,4 @@ pub mod domain;
 pub mod limits;
 pub mod log;
 pub mod proto;
+pub mod wire;

@@ -1,0 +1,219 @@
+//! The records that instances write into the log.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::proto::v1 as pb;
+
+use super::borrowed::{Batch, read_batch};
+use super::reader::{Broken, DELIMITED, DEPTH, FIXED64, Reader, VARINT, key};
+use super::{Found, Malformed, Unreadable};
+
+/// The version of the record's format that this version writes, and the latest it reads.
+pub const RECORD_VERSION: u32 = 1;
+
+/// The most that a record has beside its framed movements, see [`framed_bytes`].
+pub const RECORD_HEADER_BYTES_MAX: usize = 2 + 9 + 11 + 1 + 10;
+
+/// What a `Record` says. Its movements are not decoded yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordView<'a> {
+    /// Version of the format: 1.
+    pub version: u32,
+    /// The instance that wrote it.
+    pub instance: u64,
+    /// Unique within `instance`.
+    pub token: u64,
+    /// What it says.
+    pub body: Body<'a>,
+}
+
+/// The body of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body<'a> {
+    /// Facts.
+    Movements(Movements<'a>),
+    /// New channel rules.
+    Rules(pb::RulesPut),
+    /// Time passed.
+    Tick,
+}
+
+/// The movements of a record, still encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Movements<'a> {
+    /// An encoded `MovementBatch`. Borrowed, but for records that no instance writes.
+    pub batch: Cow<'a, [u8]>,
+    /// Where it lies in the record.
+    pub offset: usize,
+}
+
+impl Movements<'_> {
+    /// Decodes and visits the movements, like [`super::borrowed::for_each_movement`].
+    ///
+    /// # Errors
+    /// If any byte is malformed, or the batch is of a later version of the contract. What was
+    /// visited before does not count then.
+    pub fn for_each<'s>(&'s self, visit: impl FnMut(Found<'s>)) -> Result<usize, Unreadable> {
+        read_record_batch(&self.batch, self.offset, visit)
+    }
+}
+
+/// Decodes the batch of a record, which lies at `offset` in it.
+pub(super) fn read_record_batch<'a>(
+    batch: &'a [u8],
+    offset: usize,
+    visit: impl FnMut(Found<'a>),
+) -> Result<usize, Unreadable> {
+    let read = read_batch(batch, DEPTH - 1, usize::MAX, visit).map_err(|error| Malformed {
+        offset: error.offset.map(|at| at + offset),
+        ..error
+    })?;
+    match read {
+        Batch { version: 0..=1, .. } => Ok(read.movements),
+        Batch { version, .. } => Err(Unreadable::FutureVersion(version)),
+    }
+}
+
+/// Reads a `Record`, all but its movements.
+///
+/// # Errors
+/// [`Unreadable::FutureVersion`] if a later version wrote it, whatever else it holds; else
+/// [`Unreadable::Malformed`] if it is none.
+pub fn read_record(bytes: &[u8]) -> Result<RecordView<'_>, Unreadable> {
+    let mut fields = Fields::default();
+    let read = fields.read(bytes);
+    if fields.version > RECORD_VERSION {
+        return Err(Unreadable::FutureVersion(fields.version));
+    }
+    read.map_err(Malformed::from)?;
+    if fields.version == 0 {
+        return Err(Malformed::new("is a record without a version").into());
+    }
+    let body = if fields.has_other_body {
+        other_body(bytes)?
+    } else {
+        fields.movements.map(Body::Movements)
+    };
+    Ok(RecordView {
+        version: fields.version,
+        instance: fields.instance,
+        token: fields.token,
+        body: body.ok_or_else(|| Malformed::new("is a record without a body"))?,
+    })
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    version: u32,
+    instance: u64,
+    token: u64,
+    movements: Option<Movements<'a>>,
+    has_other_body: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Broken> {
+        const VERSION: u32 = key(1, VARINT);
+        const INSTANCE: u32 = key(2, FIXED64);
+        const TOKEN: u32 = key(3, VARINT);
+        const MOVEMENTS: u32 = key(10, DELIMITED);
+        const RULES: u32 = key(11, DELIMITED);
+        const TICK: u32 = key(12, DELIMITED);
+
+        let mut reader = Reader::new(bytes);
+        while !reader.is_done() {
+            match reader.key()? {
+                VERSION => self.version = reader.varint()? as u32,
+                INSTANCE => self.instance = reader.fixed64()?,
+                TOKEN => self.token = reader.varint()?,
+                MOVEMENTS => {
+                    let nested = reader.nested()?;
+                    match &mut self.movements {
+                        // Encoded messages one after the other are one message, merged.
+                        Some(before) => before.batch.to_mut().extend_from_slice(nested.rest()),
+                        None => {
+                            self.movements = Some(Movements {
+                                batch: Cow::Borrowed(nested.rest()),
+                                offset: nested.offset(),
+                            });
+                        }
+                    }
+                }
+                RULES | TICK => {
+                    self.has_other_body = true;
+                    reader.delimited()?;
+                }
+                key if matches!(key >> 3, 1..=3 | 10..=12) => {
+                    return Err(reader.wrong_wire_type());
+                }
+                key => reader.skip(key, DEPTH)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rules and ticks are rare: prost reads them. That also settles which body counts, should a
+/// record have several.
+fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
+    use pb::record::Body as Pb;
+    let record = pb::Record::decode(bytes)
+        .map_err(|error| Malformed::new(format!("is no record: {error}")))?;
+    Ok(record.body.map(|body| match body {
+        Pb::Movements(batch) => Body::Movements(Movements {
+            batch: Cow::Owned(batch.encode_to_vec()),
+            offset: 0,
+        }),
+        Pb::Rules(rules) => Body::Rules(rules),
+        Pb::Tick(pb::Tick {}) => Body::Tick,
+    }))
+}
+
+/// How many bytes of a record an encoded movement of `bytes` takes.
+pub const fn framed_bytes(bytes: usize) -> usize {
+    1 + prost::encoding::encoded_len_varint(bytes as u64) + bytes
+}
+
+/// Writes a `Record` of movements that are encoded already, by whichever callers: each item is
+/// an encoded `Movement`.
+pub fn encode_record<'a>(
+    instance: u64,
+    token: u64,
+    movements: impl IntoIterator<Item = &'a [u8]>,
+) -> Bytes {
+    let movements = movements.into_iter();
+    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES_MAX + movements.size_hint().0 * 192);
+    // The header says how long the movements are, so it is known last: leave room before them.
+    record.resize(RECORD_HEADER_BYTES_MAX, 0);
+    for movement in movements {
+        put_key(2, DELIMITED, &mut record);
+        put_varint(movement.len() as u64, &mut record);
+        record.extend_from_slice(movement);
+    }
+    let body_bytes = record.len() - RECORD_HEADER_BYTES_MAX;
+
+    let mut header = Vec::with_capacity(RECORD_HEADER_BYTES_MAX);
+    put_key(1, VARINT, &mut header);
+    put_varint(u64::from(RECORD_VERSION), &mut header);
+    put_key(2, FIXED64, &mut header);
+    header.extend_from_slice(&instance.to_le_bytes());
+    put_key(3, VARINT, &mut header);
+    put_varint(token, &mut header);
+    put_key(10, DELIMITED, &mut header);
+    put_varint(body_bytes as u64, &mut header);
+
+    let start = RECORD_HEADER_BYTES_MAX - header.len();
+    record[start..RECORD_HEADER_BYTES_MAX].copy_from_slice(&header);
+    Bytes::from(record).slice(start..)
+}
+
+fn put_key(field: u32, wire_type: u32, to: &mut Vec<u8>) {
+    put_varint(u64::from(key(field, wire_type)), to);
+}
+
+fn put_varint(value: u64, to: &mut Vec<u8>) {
+    prost::encoding::encode_varint(value, to);
+}
