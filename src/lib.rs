@@ -3,6 +3,7 @@
 //!
 //! `ARCHITECTURE.md` is the map; start there.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod limits;

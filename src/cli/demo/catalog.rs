@@ -64,8 +64,18 @@ fn mix(index: u64) -> u64 {
 }
 
 const MAKES: [&str; 12] = [
-    "Fairhaven", "Norrland", "Oakline", "Alder", "Bluebird", "Kestrel", "Marlow", "Tidewater",
-    "Juniper", "Saltmarsh", "Hearth", "Linden",
+    "Fairhaven",
+    "Norrland",
+    "Oakline",
+    "Alder",
+    "Bluebird",
+    "Kestrel",
+    "Marlow",
+    "Tidewater",
+    "Juniper",
+    "Saltmarsh",
+    "Hearth",
+    "Linden",
 ];
 
 const COLORS: [&str; 10] = [
@@ -73,14 +83,79 @@ const COLORS: [&str; 10] = [
 ];
 
 const ARTICLES: [[&str; 6]; 10] = [
-    ["Rain Jacket", "Down Vest", "Wool Coat", "Windbreaker", "Parka", "Fleece"],
-    ["T-Shirt", "Linen Shirt", "Hoodie", "Cardigan", "Polo", "Blouse"],
-    ["Jeans", "Chinos", "Shorts", "Pleated Skirt", "Joggers", "Leggings"],
-    ["Running Shoe", "Hiking Boot", "Sandal", "Loafer", "Sneaker", "Slipper"],
-    ["Backpack", "Tote Bag", "Belt", "Scarf", "Umbrella", "Wallet"],
-    ["Frying Pan", "Kettle", "Chef's Knife", "Baking Tin", "Carafe", "Mug Set"],
-    ["Duvet Cover", "Pillow", "Throw Blanket", "Bath Towel", "Curtain", "Rug"],
-    ["Desk Lamp", "Alarm Clock", "Speaker", "Headphones", "Charger", "Torch"],
-    ["Building Blocks", "Puzzle", "Plush Bear", "Board Game", "Kite", "Paint Set"],
-    ["Yoga Mat", "Dumbbell", "Water Bottle", "Football", "Tent", "Sleeping Bag"],
+    [
+        "Rain Jacket",
+        "Down Vest",
+        "Wool Coat",
+        "Windbreaker",
+        "Parka",
+        "Fleece",
+    ],
+    [
+        "T-Shirt",
+        "Linen Shirt",
+        "Hoodie",
+        "Cardigan",
+        "Polo",
+        "Blouse",
+    ],
+    [
+        "Jeans",
+        "Chinos",
+        "Shorts",
+        "Pleated Skirt",
+        "Joggers",
+        "Leggings",
+    ],
+    [
+        "Running Shoe",
+        "Hiking Boot",
+        "Sandal",
+        "Loafer",
+        "Sneaker",
+        "Slipper",
+    ],
+    [
+        "Backpack", "Tote Bag", "Belt", "Scarf", "Umbrella", "Wallet",
+    ],
+    [
+        "Frying Pan",
+        "Kettle",
+        "Chef's Knife",
+        "Baking Tin",
+        "Carafe",
+        "Mug Set",
+    ],
+    [
+        "Duvet Cover",
+        "Pillow",
+        "Throw Blanket",
+        "Bath Towel",
+        "Curtain",
+        "Rug",
+    ],
+    [
+        "Desk Lamp",
+        "Alarm Clock",
+        "Speaker",
+        "Headphones",
+        "Charger",
+        "Torch",
+    ],
+    [
+        "Building Blocks",
+        "Puzzle",
+        "Plush Bear",
+        "Board Game",
+        "Kite",
+        "Paint Set",
+    ],
+    [
+        "Yoga Mat",
+        "Dumbbell",
+        "Water Bottle",
+        "Football",
+        "Tent",
+        "Sleeping Bag",
+    ],
 ];

@@ -32,8 +32,26 @@ const HOURS: [u64; 24] = [
 ];
 /// Channels, each as often as it orders.
 const CHANNELS: [&str; 20] = [
-    "web", "web", "web", "web", "web", "web", "web", "web", "web", "web", "web", "app", "app",
-    "app", "app", "app", "app", "marketplace", "marketplace", "marketplace",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "web",
+    "app",
+    "app",
+    "app",
+    "app",
+    "app",
+    "app",
+    "marketplace",
+    "marketplace",
+    "marketplace",
 ];
 
 /// What to generate.
@@ -295,7 +313,11 @@ impl Generator {
         }
         let trade_us = (self.traded < self.plan.events).then(|| self.trade_time(self.traded));
         let follow_up_us = self.follow_ups.peek().map(|Reverse(at)| at.time_us);
-        trade_us.into_iter().chain(follow_up_us).min().unwrap_or(TimeUs::MAX)
+        trade_us
+            .into_iter()
+            .chain(follow_up_us)
+            .min()
+            .unwrap_or(TimeUs::MAX)
     }
 
     fn stock_time(&self, n: usize) -> TimeUs {
@@ -353,7 +375,12 @@ impl Generator {
         let cell = self.cell(sku, location);
         cell.good -= quantity;
         if cell.good == 2 {
-            self.plan_in(time_us, 4 * HOUR, 20 * HOUR, Event::Replenish { sku, location });
+            self.plan_in(
+                time_us,
+                4 * HOUR,
+                20 * HOUR,
+                Event::Replenish { sku, location },
+            );
         }
         let number = self.number();
         let register = self.random.between(1, 6);
@@ -399,13 +426,7 @@ impl Generator {
     }
 
     /// Where an order line is delivered from, other than `except`.
-    fn place(
-        &mut self,
-        channel: &str,
-        sku: usize,
-        quantity: u32,
-        except: usize,
-    ) -> Option<usize> {
+    fn place(&mut self, channel: &str, sku: usize, quantity: u32, except: usize) -> Option<usize> {
         if channel != "marketplace" && self.random.chance(300) {
             for _ in 0..8 {
                 let location = CENTERS + self.random.index(STORES);
@@ -572,9 +593,8 @@ impl Generator {
     /// All that a store has is promised online, and then one unit goes over the counter.
     fn oversell(&mut self, time_us: TimeUs, n: usize) {
         let store = CENTERS + n % STORES;
-        let Some(sku) = (0..self.plan.skus).find(|sku| {
-            (1..=6).contains(&self.free(*sku, store))
-        }) else {
+        let Some(sku) = (0..self.plan.skus).find(|sku| (1..=6).contains(&self.free(*sku, store)))
+        else {
             return;
         };
         self.orders += 1;
@@ -613,7 +633,13 @@ impl Generator {
         })
     }
 
-    fn movement(&mut self, source: &str, time_us: TimeUs, sku: usize, quantity: u32) -> pb::Movement {
+    fn movement(
+        &mut self,
+        source: &str,
+        time_us: TimeUs,
+        sku: usize,
+        quantity: u32,
+    ) -> pb::Movement {
         let time_us = time_us.min(self.plan.now_us) + self.random.below(999_999) as i64 - SECOND;
         pb::Movement {
             source: source.to_owned(),
@@ -638,9 +664,9 @@ impl Generator {
 
     /// Sends a movement on its way: soon, late, or twice.
     fn report(&mut self, movement: pb::Movement) {
-        let occurred_us = movement.occurred_at.map_or(0, |at| {
-            at.seconds * SECOND + i64::from(at.nanos) / 1_000
-        });
+        let occurred_us = movement
+            .occurred_at
+            .map_or(0, |at| at.seconds * SECOND + i64::from(at.nanos) / 1_000);
         let delay_us = match self.random.below(1_000) {
             0..=1 => self.random.below(24 * HOUR as u64),
             2..=21 => self.random.below(6 * HOUR as u64),
