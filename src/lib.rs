@@ -6,7 +6,10 @@
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod intake;
 pub mod limits;
 pub mod log;
 pub mod proto;
+pub mod shard;
+mod sync;
 pub mod wire;

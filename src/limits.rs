@@ -34,6 +34,14 @@ pub const QUERY_SKUS_MAX: usize = 1_000;
 pub const RULES_BYTES_MAX: usize = 1 << 20;
 /// Most channels in one rules document.
 pub const CHANNELS_MAX: usize = 256;
+/// Longest pattern for location names in the rules, in bytes.
+pub const RULES_PATTERN_BYTES_MAX: usize = 128;
+/// Largest `minimum` or `maximum` of a channel, in units.
+pub const RULES_UNITS_MAX: i64 = 1_000_000_000_000_000;
+/// Most errors, and most warnings, that one answer about a rules document lists.
+pub const RULES_FINDINGS_MAX: usize = 100;
+/// Most SKUs that a dry run of rules names for each channel.
+pub const RULES_CHANGES_MAX: usize = 20;
 
 /// Largest message that intake reads from the log, in bytes. NATS itself allows 1 MiB by default.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -41,6 +49,17 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
+
+/// Entries that are read from the log, and decoded, at once.
+pub const FOLLOW_ENTRIES_MAX: usize = 512;
+/// Decoded steps that may wait for the sequencer.
+pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
+/// Batches that may wait for a shard.
+pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
+/// Postings whose cache misses overlap.
+pub const PREFETCH_POSTINGS: usize = 32;
+/// SKUs of a query whose cache misses overlap.
+pub const PREFETCH_QUERIES: usize = 32;
 
 const _: () = assert!(RECORD_BYTES_MAX < 1 << 20 && RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);

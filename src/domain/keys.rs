@@ -1,0 +1,167 @@
+//! Identities as fixed-size keys.
+//!
+//! Keys and digests are XXH3 hashes of the names, with no seed: every instance must compute the
+//! same. XXH3 is fast and stable, not cryptographic; who may post movements is trusted not to
+//! search for collisions.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::movement::{Kind, Movement};
+
+/// Separates texts in what is hashed. No valid text has a control character.
+const SEPARATOR: u8 = 0;
+
+/// Identity of a movement: its (`source`, `id`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MovementKey(pub u128);
+
+/// Identity of an order line: its (order, line, SKU).
+///
+/// The SKU belongs to it, because what the line claims lies on that SKU's cells; a substitution
+/// is another SKU under the same line, and each is followed for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LineKey(pub [u64; 2]);
+
+impl LineKey {
+    /// The key as one number.
+    pub const fn get(self) -> u128 {
+        (self.0[0] as u128) | ((self.0[1] as u128) << 64)
+    }
+}
+
+/// Hash of a SKU's name: chooses its shard and its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SkuHash(pub u64);
+
+impl SkuHash {
+    /// Hash of `sku`.
+    pub fn of(sku: &str) -> Self {
+        Self(xxh3_64(sku.as_bytes()))
+    }
+
+    /// The shard of `shards` that owns this SKU.
+    #[inline]
+    pub const fn shard(self, shards: usize) -> usize {
+        // The upper half scaled to the number of shards; the lower half serves the index.
+        (((self.0 >> 32) * shards as u64) >> 32) as usize
+    }
+}
+
+/// Computes keys. Keeps a buffer, so that no key costs an allocation.
+#[derive(Debug, Default)]
+pub struct Keyer {
+    buffer: Vec<u8>,
+}
+
+impl Keyer {
+    /// A new one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Key of the movement `id` of `source`.
+    pub fn movement(&mut self, source: &str, id: &str) -> MovementKey {
+        MovementKey(self.hash(&[source, id]))
+    }
+
+    /// Key of an order line.
+    pub fn line(&mut self, order: &str, line: &str, sku: &str) -> LineKey {
+        let hash = self.hash(&[order, line, sku]);
+        LineKey([hash as u64, (hash >> 64) as u64])
+    }
+
+    /// Hash of everything a movement says beside its key: tells a repeat from a conflict.
+    pub fn content(&mut self, movement: &Movement<'_>) -> u64 {
+        let b = &mut self.buffer;
+        b.clear();
+        b.extend_from_slice(&movement.occurred_us.to_le_bytes());
+        b.extend_from_slice(&movement.quantity.to_le_bytes());
+        put(b, movement.kind.name());
+        put(b, movement.sku);
+        put(b, movement.correlation_id);
+        put(b, movement.reference);
+        put(b, movement.actor);
+        match movement.kind {
+            Kind::Received {
+                location,
+                condition,
+            } => {
+                put(b, location);
+                b.push(condition as u8);
+            }
+            Kind::Issued {
+                location,
+                condition,
+                reason,
+            } => {
+                put(b, location);
+                b.extend_from_slice(&[condition as u8, reason as u8]);
+            }
+            Kind::Reclassified { location, from, to } => {
+                put(b, location);
+                b.extend_from_slice(&[from as u8, to as u8]);
+            }
+            Kind::Adjusted {
+                location,
+                condition,
+                reason,
+            } => {
+                put(b, location);
+                b.push(condition as u8);
+                put(b, reason);
+            }
+            Kind::Reserved {
+                order,
+                line,
+                location,
+                channel,
+            } => [order, line, location, channel]
+                .iter()
+                .for_each(|text| put(b, text)),
+            Kind::Released {
+                order,
+                line,
+                location,
+            } => [order, line, location.unwrap_or("")]
+                .iter()
+                .for_each(|text| put(b, text)),
+            Kind::Reassigned {
+                order,
+                line,
+                from,
+                to,
+            } => [order, line, from, to].iter().for_each(|text| put(b, text)),
+            Kind::Picked {
+                order,
+                line,
+                location,
+            }
+            | Kind::Packed {
+                order,
+                line,
+                location,
+            }
+            | Kind::Shipped {
+                order,
+                line,
+                location,
+            } => [order, line, location]
+                .iter()
+                .for_each(|text| put(b, text)),
+        }
+        xxh3_64(b)
+    }
+
+    fn hash(&mut self, texts: &[&str]) -> u128 {
+        self.buffer.clear();
+        for text in texts {
+            put(&mut self.buffer, text);
+        }
+        xxh3_128(&self.buffer)
+    }
+}
+
+fn put(buffer: &mut Vec<u8>, text: &str) {
+    buffer.extend_from_slice(text.as_bytes());
+    buffer.push(SEPARATOR);
+}

@@ -1,0 +1,373 @@
+//! From log entries to what the books need: decoded, checked and reduced to keys, off the
+//! writers' threads.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use super::parked::Parked;
+use crate::{
+    domain::{
+        balances::Loc,
+        exceptions::ParkedKind,
+        keys::{Keyer, MovementKey},
+        movement::TimeUs,
+        posting::Posting,
+    },
+    log::{Entry, Lane, LogError, MediaType, Position},
+    proto::v1 as pb,
+    shard::Locations,
+    wire::{
+        Found, Malformed, Unreadable, borrowed,
+        media::{Scratch, decode_payload},
+        record::{Body, read_record},
+    },
+};
+
+/// Facts of one or several entries, in log order.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// The entries they came in.
+    pub(crate) entries: Vec<Head>,
+    pub(crate) items: Vec<Item>,
+    /// Names of SKUs, where items point to.
+    pub(crate) names: String,
+}
+
+/// An entry and its share of the items.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) position: Position,
+    pub(crate) time_us: TimeUs,
+    /// The instance that wrote it, and its token; `None`: a producer.
+    pub(crate) origin: Option<(u64, u64)>,
+    pub(crate) items: Range<usize>,
+    /// What of it cannot be applied.
+    pub(crate) malformed: Vec<Parked>,
+    lane: Lane,
+    payload: Bytes,
+}
+
+/// One movement, reduced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item {
+    pub(crate) key: MovementKey,
+    pub(crate) content: u64,
+    pub(crate) occurred_us: TimeUs,
+    pub(crate) posting: Posting,
+    pub(crate) name_at: u32,
+    pub(crate) name_len: u8,
+    /// Place within its entry.
+    pub(crate) index: u32,
+    raw: (u32, u32),
+}
+
+/// What is to be done next, in log order.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    Facts(Facts),
+    Rules {
+        position: Position,
+        time_us: TimeUs,
+        origin: (u64, u64),
+        put: pb::RulesPut,
+    },
+}
+
+/// Decodes entries. Makes the log's time monotonic, so it must see them in order.
+pub(crate) struct Decoder {
+    locations: Arc<Locations>,
+    /// Numbers of locations that were met; spares the shared table.
+    known: HashMap<Box<str>, Loc>,
+    keyer: Keyer,
+    now_us: TimeUs,
+    scratch: Scratch,
+}
+
+impl Decoder {
+    pub(crate) fn new(locations: Arc<Locations>) -> Self {
+        Self {
+            locations,
+            known: HashMap::new(),
+            keyer: Keyer::new(),
+            now_us: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Decodes entries into steps. Facts of neighbouring entries make one step.
+    ///
+    /// # Errors
+    /// If an instance of a later version wrote one of them: to go on would be to decide
+    /// otherwise than it does.
+    pub(crate) fn decode(&mut self, entries: Vec<Entry>) -> Result<Vec<Decoded>, LogError> {
+        let mut steps = Vec::new();
+        let mut facts = Facts::default();
+        for entry in entries {
+            self.now_us = self.now_us.max(entry.time_us);
+            match entry.lane {
+                Lane::Record => self.record(entry, &mut facts, &mut steps)?,
+                Lane::Producer { .. } => self.message(entry, &mut facts)?,
+            }
+        }
+        if !facts.entries.is_empty() {
+            steps.push(Decoded::Facts(facts));
+        }
+        Ok(steps)
+    }
+
+    fn record(
+        &mut self,
+        entry: Entry,
+        facts: &mut Facts,
+        steps: &mut Vec<Decoded>,
+    ) -> Result<(), LogError> {
+        let payload = entry.payload.clone();
+        let record = match read_record(&payload) {
+            Ok(record) => record,
+            Err(error) => return self.unreadable(entry, None, error, facts),
+        };
+        let origin = (record.instance, record.token);
+        match record.body {
+            Body::Tick => self.facts(entry, Some(origin), facts, |_| Ok(())),
+            Body::Movements(movements) => {
+                self.facts(entry, Some(origin), facts, |visit| {
+                    movements.for_each(visit).map(drop)
+                })
+            }
+            Body::Rules(put) => {
+                if !facts.entries.is_empty() {
+                    steps.push(Decoded::Facts(std::mem::take(facts)));
+                }
+                steps.push(Decoded::Rules {
+                    position: entry.position,
+                    time_us: self.now_us,
+                    origin,
+                    put,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn message(&mut self, entry: Entry, facts: &mut Facts) -> Result<(), LogError> {
+        let (lane, payload) = (entry.lane.clone(), entry.payload.clone());
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let taken = self.facts(entry, None, facts, |visit| {
+            decode_payload(&lane, &payload, &mut scratch, |found| visit(found)).map(drop)
+        });
+        self.scratch = scratch;
+        taken
+    }
+
+    /// Takes the facts of one entry, which `read` hands to its visitor.
+    fn facts(
+        &mut self,
+        entry: Entry,
+        origin: Option<(u64, u64)>,
+        facts: &mut Facts,
+        read: impl FnOnce(&mut dyn FnMut(Found<'_>)) -> Result<(), Unreadable>,
+    ) -> Result<(), LogError> {
+        let Self {
+            locations,
+            known,
+            keyer,
+            now_us,
+            ..
+        } = self;
+        let (items_before, names_before) = (facts.items.len(), facts.names.len());
+        let mut malformed = Vec::new();
+        let result = read(&mut |found: Found<'_>| {
+            let checked = found.movement.and_then(|movement| {
+                movement.check(*now_us)?;
+                Ok(movement)
+            });
+            let movement = match checked {
+                Ok(movement) => movement,
+                Err(invalid) => {
+                    malformed.push(Parked {
+                        kind: ParkedKind::Malformed,
+                        position: entry.position,
+                        index: found.index as u32,
+                        first_seen_us: *now_us,
+                        source: found.source.to_owned(),
+                        id: found.id.to_owned(),
+                        reason: invalid.to_string(),
+                        original: entry.payload.slice_ref_or_copy(found.raw),
+                        media_type: media_type(&entry.lane, found.raw).to_owned(),
+                        occurrences: 1,
+                    });
+                    return;
+                }
+            };
+            let posting = Posting::of(&movement, keyer, |name| match known.get(name) {
+                Some(loc) => *loc,
+                None => {
+                    let loc = locations.number(name);
+                    known.insert(name.into(), loc);
+                    loc
+                }
+            });
+            facts.items.push(Item {
+                key: keyer.movement(movement.source, movement.id),
+                content: keyer.content(&movement),
+                occurred_us: movement.occurred_us,
+                posting,
+                name_at: facts.names.len() as u32,
+                name_len: movement.sku.len() as u8,
+                index: found.index as u32,
+                raw: range_in(&entry.payload, found.raw),
+            });
+            facts.names.push_str(movement.sku);
+        });
+        if let Err(error) = result {
+            facts.items.truncate(items_before);
+            facts.names.truncate(names_before);
+            return self.unreadable(entry, origin, error, facts);
+        }
+        facts.entries.push(Head {
+            position: entry.position,
+            time_us: self.now_us,
+            origin,
+            items: items_before..facts.items.len(),
+            malformed,
+            lane: entry.lane,
+            payload: entry.payload,
+        });
+        Ok(())
+    }
+
+    fn unreadable(
+        &self,
+        entry: Entry,
+        origin: Option<(u64, u64)>,
+        error: Unreadable,
+        facts: &mut Facts,
+    ) -> Result<(), LogError> {
+        let malformed = match error {
+            Unreadable::Malformed(malformed) => malformed,
+            Unreadable::FutureVersion(_) => {
+                return Err(LogError::Setup(format!(
+                    "the record at position {} {error}; run this instance with the version that \
+                     wrote it, or a later one",
+                    entry.position
+                )));
+            }
+        };
+        let whole = self.whole_message(&entry, &malformed);
+        facts.entries.push(Head {
+            position: entry.position,
+            time_us: self.now_us,
+            origin,
+            items: facts.items.len()..facts.items.len(),
+            malformed: vec![whole],
+            lane: entry.lane,
+            payload: entry.payload,
+        });
+        Ok(())
+    }
+
+    fn whole_message(&self, entry: &Entry, malformed: &Malformed) -> Parked {
+        let source = match &entry.lane {
+            Lane::Record => String::new(),
+            Lane::Producer { source, .. } => source.to_string(),
+        };
+        Parked {
+            kind: ParkedKind::Malformed,
+            position: entry.position,
+            index: 0,
+            first_seen_us: self.now_us,
+            source,
+            id: String::new(),
+            reason: malformed.to_string(),
+            original: entry.payload.clone(),
+            media_type: media_type(&entry.lane, &entry.payload).to_owned(),
+            occurrences: 1,
+        }
+    }
+}
+
+impl Head {
+    /// Parks one of its items, which was read well, for a reason that the log's order gave.
+    pub(crate) fn park(&self, item: &Item, kind: ParkedKind, reason: String) -> Parked {
+        let (from, to) = (item.raw.0 as usize, item.raw.1 as usize);
+        let original = self.payload.slice(from..to);
+        let (source, id) = self.identity_of(&original);
+        Parked {
+            kind,
+            position: self.position,
+            index: item.index,
+            first_seen_us: self.time_us,
+            source,
+            id,
+            reason,
+            media_type: media_type(&self.lane, &original).to_owned(),
+            original,
+            occurrences: 1,
+        }
+    }
+
+    /// Source and id, read again: few are parked, so they are not kept for all.
+    fn identity_of(&self, raw: &[u8]) -> (String, String) {
+        let mut identity = None;
+        let mut note = |found: Found<'_>| {
+            identity.get_or_insert((found.source.to_owned(), found.id.to_owned()));
+        };
+        let json = media_type(&self.lane, raw) == JSON;
+        match &self.lane {
+            Lane::Producer { .. } if json => {
+                // Nothing to do if it cannot be read: then there is no identity.
+                let _ = decode_payload(&self.lane, raw, &mut Scratch::default(), note);
+            }
+            lane => {
+                if let Ok(found) = borrowed::read_movement(0, raw) {
+                    note(found);
+                }
+                if let (Lane::Producer { source, .. }, Some(found)) = (lane, &mut identity) {
+                    found.0 = source.to_string();
+                }
+            }
+        }
+        identity.unwrap_or_default()
+    }
+}
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/protobuf";
+
+fn media_type<'l>(lane: &'l Lane, raw: &[u8]) -> &'l str {
+    match lane {
+        Lane::Record => PROTOBUF,
+        Lane::Producer { media_type, .. } => match media_type {
+            MediaType::Protobuf => PROTOBUF,
+            MediaType::Json => JSON,
+            MediaType::Unstated if matches!(raw.first(), Some(b'{' | b'[')) => JSON,
+            MediaType::Unstated => PROTOBUF,
+            MediaType::Other(name) => name,
+        },
+    }
+}
+
+/// Where `part` lies in `payload`; all of it, if it lies elsewhere.
+fn range_in(payload: &Bytes, part: &[u8]) -> (u32, u32) {
+    let offset = (part.as_ptr() as usize).wrapping_sub(payload.as_ptr() as usize);
+    match offset.checked_add(part.len()) {
+        Some(end) if offset <= payload.len() && end <= payload.len() => (offset as u32, end as u32),
+        _ => (0, payload.len() as u32),
+    }
+}
+
+trait SliceRef {
+    fn slice_ref_or_copy(&self, part: &[u8]) -> Bytes;
+}
+
+impl SliceRef for Bytes {
+    fn slice_ref_or_copy(&self, part: &[u8]) -> Bytes {
+        match range_in(self, part) {
+            (from, to) if (to - from) as usize == part.len() => {
+                self.slice(from as usize..to as usize)
+            }
+            _ => Bytes::copy_from_slice(part),
+        }
+    }
+}

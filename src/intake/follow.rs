@@ -1,0 +1,43 @@
+//! Follows the log: reads it in order, decodes it, and hands it to the sequencer.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{decode::Decoder, sequencer::Step};
+use crate::{
+    limits::FOLLOW_ENTRIES_MAX,
+    log::{Log, LogError, Position},
+    shard::Locations,
+};
+
+/// Follows `log` from `from` on until nobody takes the steps any more.
+///
+/// # Errors
+/// What ends the instance: the log is damaged, is not the one it was, or holds what this version
+/// cannot decide about.
+pub(crate) async fn follow(
+    log: Arc<dyn Log>,
+    from: Position,
+    locations: Arc<Locations>,
+    steps: mpsc::Sender<Step>,
+) -> Result<(), LogError> {
+    let mut decoder = Decoder::new(locations);
+    let mut reader = log.reader(from).await?;
+    let mut next = from;
+    loop {
+        let entries = tokio::select! {
+            entries = reader.next(FOLLOW_ENTRIES_MAX) => entries?,
+            () = steps.closed() => return Ok(()),
+        };
+        for entry in &entries {
+            assert_eq!(entry.position, next, "the log's reader left a gap");
+            next += 1;
+        }
+        for decoded in decoder.decode(entries)? {
+            if steps.send(Step::Decoded(decoded)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

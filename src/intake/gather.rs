@@ -1,0 +1,250 @@
+//! The gatherer: puts the movements of many callers into one record, so that they share one
+//! append and one sync.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::sequencer::{Pending, Waiting};
+use crate::{
+    limits::RECORD_BYTES_MAX,
+    log::{AppendError, Log},
+    shard::Receipt,
+    wire::record::{encode_record, framed_bytes},
+};
+
+/// Why movements, or rules, were not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PostError {
+    /// Too many wait already. Nothing was stored; try again a little later.
+    #[error("intake is full: {waiting_max} movements wait already; try again a little later")]
+    Full {
+        /// How many may wait.
+        waiting_max: usize,
+    },
+    /// The log did not take them, or did not say so.
+    #[error(transparent)]
+    Log(#[from] AppendError),
+    /// The instance is stopping. Whether they were stored is unknown.
+    #[error("this instance is stopping; whether the movements were stored is unknown, post them again")]
+    Stopping,
+}
+
+/// Movements of one caller.
+struct Request {
+    movements: Vec<Bytes>,
+    bytes: usize,
+    answer: oneshot::Sender<Result<oneshot::Receiver<Receipt>, AppendError>>,
+    /// Held until it is answered.
+    _room: OwnedSemaphorePermit,
+}
+
+/// How much is gathered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GatherOptions {
+    /// Movements that may wait.
+    pub(crate) waiting_max: usize,
+    /// Movements of one record, at most.
+    pub(crate) record_movements_max: usize,
+    /// Appends under way at once.
+    pub(crate) appends_max: usize,
+    /// How long a record waits for more movements, once it has one.
+    pub(crate) wait: std::time::Duration,
+}
+
+/// Hands movements to the gatherer. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Gatherer {
+    queue: mpsc::UnboundedSender<Request>,
+    room: Arc<Semaphore>,
+    options: GatherOptions,
+}
+
+/// What a record is written with.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) instance: u64,
+    pub(crate) tokens: Arc<AtomicU64>,
+    pub(crate) pending: Arc<Pending>,
+}
+
+impl Writer {
+    /// Appends one record that `waiting` waits for.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub(crate) async fn append(
+        &self,
+        waiting: Waiting,
+        record: impl FnOnce(u64) -> Bytes,
+    ) -> Result<(), AppendError> {
+        let token = self.tokens.fetch_add(1, Relaxed);
+        // Before it is appended: the log may be read faster than the append returns.
+        self.pending.insert(token, waiting);
+        let appended = self.log.append(record(token)).await;
+        if appended.is_err() {
+            self.pending.remove(&token);
+        }
+        appended.map(drop)
+    }
+}
+
+impl Gatherer {
+    /// Starts it. It ends when all its clones are gone and what waited is written.
+    pub(crate) fn start(writer: Writer, options: GatherOptions) -> Self {
+        // Not bounded by itself: the room is.
+        let (queue, requests) = mpsc::unbounded_channel();
+        tokio::spawn(gather(writer, options, requests));
+        Self {
+            queue,
+            room: Arc::new(Semaphore::new(options.waiting_max)),
+            options,
+        }
+    }
+
+    /// Movements that wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.options.waiting_max - self.room.available_permits()
+    }
+
+    /// Writes encoded movements into the log, and waits until they are applied and visible.
+    /// Each must have been checked.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
+        let parts = split(movements, self.options.record_movements_max);
+        let mut answers = Vec::with_capacity(parts.len());
+        for (movements, bytes) in parts {
+            answers.push(self.enqueue(movements, bytes)?);
+        }
+        let mut whole: Option<Receipt> = None;
+        for answer in answers {
+            let receipt = answer.await.map_err(|_| PostError::Stopping)??;
+            let receipt = receipt.await.map_err(|_| PostError::Stopping)?;
+            match &mut whole {
+                None => whole = Some(receipt),
+                Some(whole) => {
+                    whole.position = whole.position.max(receipt.position);
+                    whole.time_us = whole.time_us.max(receipt.time_us);
+                    whole.outcomes.extend(receipt.outcomes);
+                }
+            }
+        }
+        Ok(whole.expect("there is at least one part"))
+    }
+
+    #[allow(clippy::type_complexity, reason = "what is awaited, then what that awaits")]
+    fn enqueue(
+        &self,
+        movements: Vec<Bytes>,
+        bytes: usize,
+    ) -> Result<oneshot::Receiver<Result<oneshot::Receiver<Receipt>, AppendError>>, PostError> {
+        let count = movements.len() as u32;
+        let room = Arc::clone(&self.room)
+            .try_acquire_many_owned(count)
+            .map_err(|_| PostError::Full {
+                waiting_max: self.options.waiting_max,
+            })?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            movements,
+            bytes,
+            answer,
+            _room: room,
+        };
+        self.queue.send(request).map_err(|_| PostError::Stopping)?;
+        Ok(answered)
+    }
+}
+
+/// Splits movements into parts that fit a record. At least one part.
+fn split(movements: Vec<Bytes>, count_max: usize) -> Vec<(Vec<Bytes>, usize)> {
+    let framed = |movement: &Bytes| framed_bytes(movement.len());
+    let total: usize = movements.iter().map(framed).sum();
+    if total <= RECORD_BYTES_MAX && movements.len() <= count_max {
+        return vec![(movements, total)];
+    }
+    let mut parts = vec![(Vec::new(), 0)];
+    for movement in movements {
+        let bytes = framed(&movement);
+        let (part, so_far) = parts.last_mut().expect("there is always one");
+        if !part.is_empty() && (*so_far + bytes > RECORD_BYTES_MAX || part.len() >= count_max) {
+            parts.push((vec![movement], bytes));
+        } else {
+            part.push(movement);
+            *so_far += bytes;
+        }
+    }
+    parts
+}
+
+async fn gather(
+    writer: Writer,
+    options: GatherOptions,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+) {
+    let appends = Arc::new(Semaphore::new(options.appends_max));
+    let mut left_over = None;
+    loop {
+        let first = match left_over.take() {
+            Some(request) => request,
+            None => match requests.recv().await {
+                Some(request) => request,
+                None => break,
+            },
+        };
+        // While all appends are under way, more requests come together behind the first.
+        let append = Arc::clone(&appends)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        if !options.wait.is_zero() {
+            tokio::time::sleep(options.wait).await;
+        }
+        let (mut count, mut bytes) = (first.movements.len(), first.bytes);
+        let mut record = vec![first];
+        while let Ok(request) = requests.try_recv() {
+            if count + request.movements.len() > options.record_movements_max
+                || bytes + request.bytes > RECORD_BYTES_MAX
+            {
+                left_over = Some(request);
+                break;
+            }
+            count += request.movements.len();
+            bytes += request.bytes;
+            record.push(request);
+        }
+        let writer = writer.clone();
+        tokio::spawn(async move {
+            write(&writer, record).await;
+            drop(append);
+        });
+    }
+    // What is under way is written before the gatherer ends.
+    let _ = appends.acquire_many(options.appends_max as u32).await;
+}
+
+async fn write(writer: &Writer, requests: Vec<Request>) {
+    let (mut callers, mut answers) = (Vec::new(), Vec::new());
+    for request in &requests {
+        let (receipt, wait) = oneshot::channel();
+        callers.push((receipt, request.movements.len()));
+        answers.push(wait);
+    }
+    let movements = requests.iter().flat_map(|request| &request.movements);
+    let appended = writer
+        .append(Waiting::Movements(callers), |token| {
+            encode_record(writer.instance, token, movements.map(AsRef::as_ref))
+        })
+        .await;
+    for (request, wait) in requests.into_iter().zip(answers) {
+        // A caller that went away misses its answer and nothing else.
+        let _ = request.answer.send(appended.clone().map(|()| wait));
+    }
+}

@@ -1,0 +1,299 @@
+//! The books of a shard: balances by SKU in blocks that can be read while they are written, and
+//! for each channel the sum of what its locations contribute.
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crossbeam::epoch::{self, Guard};
+use smallvec::SmallVec;
+
+use super::{
+    block::{Block, Shape},
+    index::Index,
+    locations::Locations,
+    rulebook::RulesInForce,
+};
+use crate::domain::{
+    balances::{Account, Balances, LocationNames},
+    digest::{Digest, Digester},
+    keys::SkuHash,
+    ledger::{Books, CellChange},
+    rules::{ChannelIx, Membership, Memberships, Policy, Rules},
+};
+
+/// Counts that others may read while the writer works.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) skus: AtomicU64,
+    pub(crate) cells: AtomicU64,
+    pub(crate) block_bytes: AtomicU64,
+    pub(crate) order_lines: AtomicU64,
+}
+
+/// What a walk over all cells finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audit {
+    /// Digest of what was walked over.
+    pub digest: Digest,
+    /// Cells with anything in them.
+    pub cells: u64,
+    /// Order lines.
+    pub order_lines: u64,
+    /// SKUs whose physical balances are not what came in less what went out: a bug.
+    pub conservation_violations: u64,
+    /// Units physically there.
+    pub units: i64,
+}
+
+impl std::ops::AddAssign for Audit {
+    fn add_assign(&mut self, other: Self) {
+        self.digest += other.digest;
+        self.cells += other.cells;
+        self.order_lines += other.order_lines;
+        self.conservation_violations += other.conservation_violations;
+        self.units += other.units;
+    }
+}
+
+/// See the module.
+pub(crate) struct ShardBooks {
+    index: Arc<Index>,
+    desk: Desk,
+}
+
+/// All that the writer needs beside the index.
+struct Desk {
+    locations: Arc<Locations>,
+    rules: Arc<RulesInForce>,
+    memberships: Memberships,
+    counts: Arc<Counts>,
+}
+
+impl ShardBooks {
+    pub(crate) fn new(index: Arc<Index>, locations: Arc<Locations>, counts: Arc<Counts>) -> Self {
+        let rules = Arc::new(RulesInForce::built_in());
+        let desk = Desk {
+            locations,
+            memberships: Memberships::new(Arc::clone(&rules.rules)),
+            rules,
+            counts,
+        };
+        Self { index, desk }
+    }
+
+    /// Makes all sums anew by other rules. Readers go on meanwhile.
+    pub(crate) fn put_rules(&mut self, rules: Arc<RulesInForce>) {
+        let Self { index, desk } = self;
+        desk.memberships = Memberships::new(Arc::clone(&rules.rules));
+        desk.rules = rules;
+        let channels = desk.channels();
+        let mut outgrown = Vec::new();
+        index.for_each(&epoch::pin(), |block| {
+            if block.shape().channels < channels {
+                outgrown.push(block.copy(Shape {
+                    channels,
+                    ..block.shape()
+                }));
+            } else {
+                block.write(|| desk.make_sums(block));
+            }
+        });
+        for block in outgrown {
+            // SAFETY: just allocated, and handed over below.
+            desk.make_sums(unsafe { block.as_ref() });
+            desk.put_in_place(index, block);
+        }
+    }
+
+    /// Walks over all cells.
+    pub(crate) fn audit(&self) -> Audit {
+        let mut digester = Digester::default();
+        let mut audit = Audit::default();
+        self.index.for_each(&epoch::pin(), |block| {
+            let mut on_hand = 0;
+            for cell in 0..block.cells() {
+                let balances = block.balances(cell);
+                let location = self.desk.locations.name(block.location(cell));
+                audit.digest += digester.cell(block.name(), location, &balances);
+                audit.cells += u64::from(!balances.is_zero());
+                on_hand += balances.on_hand();
+            }
+            audit.units += on_hand;
+            audit.conservation_violations += u64::from(on_hand != block.net_in());
+        });
+        audit
+    }
+}
+
+impl Desk {
+    fn channels(&self) -> u16 {
+        u16::try_from(self.rules.rules.channel_count()).expect("channels are bounded")
+    }
+
+    fn make_sums(&mut self, block: &Block) {
+        let rules = &self.rules.rules;
+        let overridden = rules.has_overrides_for(block.name());
+        block.set_rules(self.rules.epoch, overridden);
+        let mut sums: SmallVec<[i64; 16]> = SmallVec::from_elem(0, rules.channel_count());
+        for cell in 0..block.cells() {
+            let (at, balances) = (block.location(cell), block.balances(cell));
+            for member in self.memberships.of(at.0, self.locations.name(at)) {
+                let policy = policy_of(rules, member.channel, block, overridden);
+                sums[member.channel.index()] += contribution(member, policy, &balances);
+            }
+        }
+        for (channel, sum) in sums.into_iter().enumerate() {
+            block.set_sum(channel, sum);
+        }
+    }
+
+    fn make_block(&self, hash: SkuHash, name: &str) -> NonNull<Block> {
+        let shape = Shape {
+            cells_max: 1,
+            channels: self.channels(),
+            wide: false,
+        };
+        let block = Block::allocate(hash, name, shape);
+        // SAFETY: just allocated.
+        let made = unsafe { block.as_ref() };
+        made.set_rules(self.rules.epoch, self.rules.rules.has_overrides_for(name));
+        self.counts.skus.fetch_add(1, Relaxed);
+        self.counts
+            .block_bytes
+            .fetch_add(made.bytes() as u64, Relaxed);
+        block
+    }
+
+    fn put_in_place(&self, index: &Index, new: NonNull<Block>) {
+        // SAFETY: the caller just made it and hands it over.
+        let bytes = unsafe { new.as_ref() }.bytes();
+        let old_bytes = index.replace(new);
+        self.counts
+            .block_bytes
+            .fetch_add(bytes as u64, Relaxed);
+        self.counts
+            .block_bytes
+            .fetch_sub(old_bytes as u64, Relaxed);
+    }
+
+    /// Another block for the same SKU, with room for `cells` cells, in the place of `block`.
+    #[cold]
+    fn enlarge<'g>(&self, index: &Index, block: &Block, cells: u32, wide: bool, guard: &'g Guard) -> &'g Block {
+        let shape = Shape {
+            cells_max: room_for(cells.max(block.shape().cells_max)),
+            channels: self.channels(),
+            wide,
+        };
+        let (hash, copy) = (block.hash(), block.copy(shape));
+        self.put_in_place(index, copy);
+        // SAFETY: just allocated.
+        let name = unsafe { copy.as_ref() }.name();
+        index.get(hash, name, guard).expect("it was just put in place")
+    }
+
+    /// Adds one change to a cell and to the sums of the channels that sell from it.
+    #[inline]
+    fn add(&mut self, block: &Block, cell: usize, change: &CellChange) {
+        let before = block.balances(cell);
+        let after = sum_of(before, change.by);
+        block.set_balances(cell, &after);
+        if change.by[Account::Good] == 0 && change.by[Account::Reserved] == 0 {
+            return;
+        }
+        let rules = &self.rules.rules;
+        let overridden = block.overridden();
+        for member in self.memberships.of(change.at.0, self.locations.name(change.at)) {
+            let policy = policy_of(rules, member.channel, block, overridden);
+            let by = contribution(member, policy, &after) - contribution(member, policy, &before);
+            if by != 0 {
+                let channel = member.channel.index();
+                block.set_sum(channel, block.sum(channel) + by);
+            }
+        }
+    }
+}
+
+#[inline]
+fn policy_of<'r>(rules: &'r Rules, channel: ChannelIx, block: &Block, overridden: bool) -> &'r Policy {
+    if overridden {
+        rules.policy(channel, block.name())
+    } else {
+        rules.base_policy(channel)
+    }
+}
+
+#[inline]
+fn contribution(member: &Membership, policy: &Policy, balances: &Balances) -> i64 {
+    member.contribution(policy, balances[Account::Good], balances[Account::Reserved])
+}
+
+impl Books for ShardBooks {
+    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) {
+        let Self { index, desk } = self;
+        // SAFETY: the writer alone retires tables and blocks, and it does not use what it has
+        // retired.
+        let guard = unsafe { epoch::unprotected() };
+        let mut block = index.get_or_insert(sku, name, guard, || desk.make_block(sku, name));
+
+        // First all that may need another block, so that readers see the movement whole.
+        let (mut cells, mut wide) = (block.cells() as u32, block.shape().wide);
+        for change in changes {
+            let after = match block.find(change.at) {
+                Ok(cell) => sum_of(block.balances(cell), change.by),
+                Err(_) => {
+                    cells += 1;
+                    change.by
+                }
+            };
+            wide |= !block.holds(&after);
+        }
+        let new_cells = cells - block.cells() as u32;
+        if new_cells > 0 || wide != block.shape().wide {
+            desk.counts.cells.fetch_add(u64::from(new_cells), Relaxed);
+            if cells > block.shape().cells_max || wide != block.shape().wide {
+                block = desk.enlarge(index, block, cells, wide, guard);
+            }
+        }
+
+        block.write(|| {
+            for change in changes {
+                let cell = block.find(change.at).unwrap_or_else(|cell| {
+                    block.insert(cell, change.at);
+                    cell
+                });
+                desk.add(block, cell, change);
+            }
+            block.add_net_in(net_in);
+        });
+    }
+
+    fn prefetch_index(&self, sku: SkuHash) {
+        // SAFETY: as in `post`.
+        self.index.prefetch_slot(sku, unsafe { epoch::unprotected() });
+    }
+
+    fn prefetch_sku(&self, sku: SkuHash) {
+        // SAFETY: as in `post`.
+        self.index.prefetch_block(sku, unsafe { epoch::unprotected() });
+    }
+}
+
+#[inline]
+fn sum_of(mut balances: Balances, by: Balances) -> Balances {
+    balances += by;
+    balances
+}
+
+/// Room for a few more cells than there are, so that not every new one makes a new block.
+fn room_for(cells: u32) -> u32 {
+    match cells {
+        0..=2 => cells,
+        3..=8 => cells.next_multiple_of(2),
+        _ => (cells + cells / 8).next_multiple_of(4),
+    }
+}

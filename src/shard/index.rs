@@ -1,0 +1,283 @@
+//! The index of a shard: from a SKU to its block. One thread writes; readers take no lock.
+//!
+//! Open addressing in 256 segments, so that growing one stalls the writer for a moment only. A
+//! slot is a pointer whose upper 16 bits, which addresses do not use, hold a tag from the hash:
+//! a look-up that does not match costs no cache miss. SKUs are never removed. Outgrown tables and
+//! blocks are freed when the last reader that may see them has finished (epoch-based
+//! reclamation).
+
+use std::{
+    ptr::NonNull,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+};
+
+use crossbeam::epoch::{self, Atomic, Guard, Owned};
+
+use super::block::Block;
+use crate::domain::keys::SkuHash;
+
+const SEGMENTS: usize = 256;
+const SLOTS_MIN: usize = 8;
+const TAG_SHIFT: u32 = 48;
+const ADDRESS_MASK: usize = (1 << TAG_SHIFT) - 1;
+
+/// A pointer to a block with a tag in its upper bits, or null.
+type Slot = AtomicPtr<Block>;
+
+struct Table {
+    slots: Box<[Slot]>,
+}
+
+struct Segment {
+    table: Atomic<Table>,
+    used: AtomicUsize,
+}
+
+/// See the module.
+pub(crate) struct Index {
+    segments: Box<[Segment]>,
+}
+
+impl Table {
+    fn with_slots(slots: usize) -> Self {
+        debug_assert!(slots.is_power_of_two());
+        Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+        }
+    }
+
+    #[inline]
+    fn home(&self, hash: SkuHash) -> usize {
+        (hash.0 >> SEGMENTS.trailing_zeros()) as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot of a SKU, or the empty one in which it belongs.
+    #[inline]
+    fn find(&self, hash: SkuHash, name: &str) -> (&Slot, Option<NonNull<Block>>) {
+        let mut at = self.home(hash);
+        loop {
+            let slot = &self.slots[at];
+            let tagged = slot.load(Acquire);
+            if tagged.is_null() {
+                return (slot, None);
+            }
+            if tag_of(tagged) == tag(hash) {
+                let block = untagged(tagged);
+                // SAFETY: blocks in the table are valid while the guard, by which the table was
+                // reached, is held.
+                let found = unsafe { block.as_ref() };
+                if found.hash() == hash && found.name() == name {
+                    return (slot, Some(block));
+                }
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        let segment = |_| Segment {
+            table: Atomic::new(Table::with_slots(SLOTS_MIN)),
+            used: AtomicUsize::new(0),
+        };
+        Self {
+            segments: (0..SEGMENTS).map(segment).collect(),
+        }
+    }
+
+    fn segment(&self, hash: SkuHash) -> &Segment {
+        &self.segments[hash.0 as usize % SEGMENTS]
+    }
+
+    /// The block of a SKU.
+    #[inline]
+    pub(crate) fn get<'g>(&self, hash: SkuHash, name: &str, guard: &'g Guard) -> Option<&'g Block> {
+        let (_, block) = self.segment(hash).table(guard).find(hash, name);
+        // SAFETY: blocks are freed only after every guard held now has been dropped.
+        block.map(|block| unsafe { block.as_ref() })
+    }
+
+    /// The block of a SKU; if there is none, `make` makes it. Only from the one writer.
+    pub(crate) fn get_or_insert<'g>(
+        &self,
+        hash: SkuHash,
+        name: &str,
+        guard: &'g Guard,
+        make: impl FnOnce() -> NonNull<Block>,
+    ) -> &'g Block {
+        let segment = self.segment(hash);
+        let mut table = segment.table(guard);
+        let (mut slot, found) = table.find(hash, name);
+        if let Some(block) = found {
+            // SAFETY: as in `get`.
+            return unsafe { block.as_ref() };
+        }
+        let used = segment.used.load(Relaxed) + 1;
+        if used * 4 > table.slots.len() * 3 {
+            segment.grow();
+            table = segment.table(guard);
+            slot = table.find(hash, name).0;
+        }
+        segment.used.store(used, Relaxed);
+        let block = make();
+        slot.store(tagged(block, hash), Release);
+        // SAFETY: as in `get`; it was just made.
+        unsafe { block.as_ref() }
+    }
+
+    /// Puts `new` in the place of the block of the same SKU, and frees the old one when its last
+    /// reader has finished. Gives the old one's bytes. Only from the one writer.
+    ///
+    /// # Panics
+    /// If the index has no such SKU.
+    pub(crate) fn replace(&self, new: NonNull<Block>) -> usize {
+        let guard = &epoch::pin();
+        // SAFETY: the caller hands over a valid block.
+        let block = unsafe { new.as_ref() };
+        let (slot, old) = self
+            .segment(block.hash())
+            .table(guard)
+            .find(block.hash(), block.name());
+        let old = old.expect("only what is in the index is replaced");
+        // SAFETY: it is freed below at the earliest.
+        let bytes = unsafe { old.as_ref() }.bytes();
+        let old = old.as_ptr().expose_provenance();
+        slot.store(tagged(new, block.hash()), Release);
+        // SAFETY: the old block is no longer reachable from the index; it is freed once, when no
+        // guard that may have seen it is held.
+        unsafe {
+            guard.defer_unchecked(move || {
+                Block::free(NonNull::new_unchecked(std::ptr::with_exposed_provenance_mut(old)));
+            });
+        }
+        bytes
+    }
+
+    /// Visits all blocks, in no order. What is put in meanwhile may be missed.
+    pub(crate) fn for_each(&self, guard: &Guard, mut visit: impl FnMut(&Block)) {
+        for segment in &self.segments {
+            for slot in &segment.table(guard).slots {
+                let pointer = slot.load(Acquire);
+                if !pointer.is_null() {
+                    // SAFETY: as in `get`.
+                    visit(unsafe { untagged(pointer).as_ref() });
+                }
+            }
+        }
+    }
+
+    /// Brings the slot of a SKU into the cache.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, hash: SkuHash, guard: &Guard) {
+        let table = self.segment(hash).table(guard);
+        prefetch(&table.slots[table.home(hash)]);
+    }
+
+    /// Brings the block of a SKU into the cache, as far as it is known by the tag.
+    #[inline]
+    pub(crate) fn prefetch_block(&self, hash: SkuHash, guard: &Guard) {
+        let table = self.segment(hash).table(guard);
+        let mut at = table.home(hash);
+        loop {
+            let pointer = table.slots[at].load(Acquire);
+            if pointer.is_null() {
+                return;
+            }
+            if tag_of(pointer) == tag(hash) {
+                let block = untagged(pointer).as_ptr();
+                prefetch(block);
+                prefetch(block.cast::<u8>().wrapping_add(64));
+                prefetch(block.cast::<u8>().wrapping_add(128));
+                return;
+            }
+            at = (at + 1) & (table.slots.len() - 1);
+        }
+    }
+
+    /// Bytes of the tables, without the blocks.
+    pub(crate) fn bytes(&self, guard: &Guard) -> usize {
+        self.segments
+            .iter()
+            .map(|s| size_of::<Segment>() + s.table(guard).slots.len() * size_of::<Slot>())
+            .sum()
+    }
+}
+
+impl Segment {
+    fn table<'g>(&self, guard: &'g Guard) -> &'g Table {
+        // SAFETY: the table is set from the start, and freed only after every guard held when it
+        // was replaced has been dropped.
+        unsafe { self.table.load(Acquire, guard).deref() }
+    }
+
+    fn grow(&self) {
+        let guard = &epoch::pin();
+        let old = self.table(guard);
+        let next = Table::with_slots(old.slots.len() * 2);
+        for slot in &old.slots {
+            let pointer = slot.load(Relaxed);
+            if pointer.is_null() {
+                continue;
+            }
+            // SAFETY: as in `Index::get`.
+            let hash = unsafe { untagged(pointer).as_ref() }.hash();
+            let mut at = next.home(hash);
+            while !next.slots[at].load(Relaxed).is_null() {
+                at = (at + 1) & (next.slots.len() - 1);
+            }
+            next.slots[at].store(pointer, Relaxed);
+        }
+        let old = self.table.swap(Owned::new(next), AcqRel, guard);
+        // SAFETY: the old table is no longer reachable, and is freed when no guard that may have
+        // seen it is held. It does not own the blocks.
+        unsafe { guard.defer_destroy(old) };
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`: nobody reads or writes any more.
+        let guard = unsafe { epoch::unprotected() };
+        for segment in &self.segments {
+            for slot in &segment.table(guard).slots {
+                let pointer = slot.load(Relaxed);
+                if !pointer.is_null() {
+                    // SAFETY: each block is in one slot of the one current table.
+                    unsafe { Block::free(untagged(pointer)) };
+                }
+            }
+            let table = segment.table.swap(epoch::Shared::null(), AcqRel, guard);
+            // SAFETY: as above; the table came from `Owned`.
+            drop(unsafe { table.into_owned() });
+        }
+    }
+}
+
+#[inline]
+fn tag(hash: SkuHash) -> usize {
+    (hash.0 >> TAG_SHIFT) as usize
+}
+
+#[inline]
+fn tag_of(pointer: *mut Block) -> usize {
+    pointer.addr() >> TAG_SHIFT
+}
+
+#[inline]
+fn tagged(block: NonNull<Block>, hash: SkuHash) -> *mut Block {
+    let address = block.as_ptr().expose_provenance();
+    assert!(address <= ADDRESS_MASK, "addresses of more than 48 bits");
+    block.as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT)
+}
+
+#[inline]
+fn untagged(pointer: *mut Block) -> NonNull<Block> {
+    NonNull::new(pointer.map_addr(|address| address & ADDRESS_MASK))
+        .expect("only pointers that are not null are looked at")
+}
+
+#[inline(always)]
+fn prefetch<T>(address: *const T) {
+    crate::domain::prefetch(address);
+}

@@ -1,0 +1,19 @@
+//! Shards: the cells of some SKUs each, with one writer thread, and the view that readers have
+//! of all of them.
+
+mod block;
+mod books;
+mod index;
+mod locations;
+mod progress;
+mod rulebook;
+mod seqlock;
+mod view;
+pub(crate) mod worker;
+
+pub use books::Audit;
+pub use locations::Locations;
+pub use progress::Progress;
+pub use rulebook::{Rulebook, RulesInForce};
+pub use view::{Explanation, LocationTerm, Reading, Sizes, View};
+pub use worker::Receipt;

@@ -1,0 +1,344 @@
+//! The view: what readers see. Reading takes no lock and never makes a writer wait.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use arc_swap::Guard as RulesGuard;
+use crossbeam::epoch::{self, Guard};
+use smallvec::SmallVec;
+
+use super::{
+    block::Block,
+    books::Counts,
+    index::Index,
+    locations::Locations,
+    progress::Progress,
+    rulebook::{Rulebook, RulesInForce},
+    worker::{Shard, Shared},
+};
+use crate::{
+    domain::{
+        balances::{Account, Balances, Loc, LocationNames},
+        keys::SkuHash,
+        movement::TimeUs,
+        rules::{ChangeTally, ChannelIx, Memberships, Policy, Rules, channel_pairs},
+    },
+    limits::PREFETCH_QUERIES,
+    log::Position,
+};
+
+/// What readers see of all shards.
+pub struct View {
+    shards: Box<[(Arc<Index>, Arc<Counts>)]>,
+    locations: Arc<Locations>,
+    shared: Arc<Shared>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// SKUs known.
+    pub skus: u64,
+    /// Cells known.
+    pub cells: u64,
+    /// Locations known.
+    pub locations: u64,
+    /// Order lines followed.
+    pub order_lines: u64,
+    /// Bytes of the blocks and of the index.
+    pub bytes: u64,
+}
+
+/// Every term of one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// False if no movement ever named this SKU.
+    pub known: bool,
+    /// Every location that has the SKU: those that the channel sells from by priority, then the
+    /// others by name.
+    pub locations: Vec<LocationTerm>,
+    /// Sum of what the locations contribute.
+    pub sum: i64,
+    /// The channel's terms for this SKU.
+    pub policy: Policy,
+    /// The key of the override that applied.
+    pub override_by: Option<String>,
+    /// Units that the channel may sell.
+    pub ats: i64,
+}
+
+/// What one location contributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocationTerm {
+    /// The location.
+    pub location: String,
+    /// Place in the channel's order of priority, from 1; 0 if it does not sell from here.
+    pub priority: u32,
+    /// The balances.
+    pub balances: Balances,
+    /// Units withheld.
+    pub withheld: i64,
+    /// Units contributed.
+    pub available: i64,
+}
+
+type Cells = SmallVec<[(Loc, Balances); 8]>;
+
+impl View {
+    pub(crate) fn new(shards: &[Shard], locations: Arc<Locations>, shared: Arc<Shared>) -> Self {
+        let part = |shard: &Shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts));
+        Self {
+            shards: shards.iter().map(part).collect(),
+            locations,
+            shared,
+        }
+    }
+
+    /// Begins to read: the position and the rules are those of now, the SKUs as they are when
+    /// they are read, which includes at least that position.
+    pub fn read(&self) -> Reading<'_> {
+        Reading {
+            view: self,
+            position: self.progress().position(),
+            time_us: self.progress().time_us(),
+            rules: self.rulebook().in_force(),
+            guard: epoch::pin(),
+            memberships: RefCell::new(None),
+        }
+    }
+
+    /// How far the log has been applied.
+    pub fn progress(&self) -> &Progress {
+        &self.shared.progress
+    }
+
+    /// The channel rules.
+    pub fn rulebook(&self) -> &Rulebook {
+        &self.shared.rulebook
+    }
+
+    /// The locations seen so far.
+    pub fn locations(&self) -> &Locations {
+        &self.locations
+    }
+
+    /// How much there is.
+    pub fn sizes(&self) -> Sizes {
+        let guard = epoch::pin();
+        let mut sizes = Sizes {
+            locations: self.locations.len() as u64,
+            ..Sizes::default()
+        };
+        for (index, counts) in &self.shards {
+            sizes.skus += counts.skus.load(Relaxed);
+            sizes.cells += counts.cells.load(Relaxed);
+            sizes.order_lines += counts.order_lines.load(Relaxed);
+            sizes.bytes += counts.block_bytes.load(Relaxed) + index.bytes(&guard) as u64;
+        }
+        sizes
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// What other rules would change, by channel, in order of name. Walks over all cells; takes
+    /// no lock.
+    pub fn dry_run(&self, after: &Arc<Rules>) -> Vec<(String, ChangeTally)> {
+        let reading = self.read();
+        let before = &reading.rules.rules;
+        let pairs = channel_pairs(before, after);
+        let mut members_before = Memberships::new(Arc::clone(before));
+        let mut members_after = Memberships::new(Arc::clone(after));
+        let mut tallies: Vec<(String, ChangeTally)> = pairs
+            .iter()
+            .map(|pair| (pair.name.to_owned(), ChangeTally::default()))
+            .collect();
+        for (index, _) in &self.shards {
+            index.for_each(&reading.guard, |block| {
+                let cells = cells_of(block);
+                for (pair, (_, tally)) in pairs.iter().zip(&mut tallies) {
+                    let mut ats = |members: &mut Memberships, channel: Option<ChannelIx>| {
+                        let ats = |channel| self.ats_of_cells(members, channel, block, &cells);
+                        channel.map_or(0, ats)
+                    };
+                    let was = ats(&mut members_before, pair.before);
+                    let becomes = ats(&mut members_after, pair.after);
+                    tally.feed(block.name(), was, becomes);
+                }
+            });
+        }
+        tallies
+    }
+
+    /// What a channel may sell, from the cells and not from the sum that the writer keeps.
+    fn ats_of_cells(
+        &self,
+        memberships: &mut Memberships,
+        channel: ChannelIx,
+        block: &Block,
+        cells: &Cells,
+    ) -> i64 {
+        let rules = Arc::clone(memberships.rules());
+        let policy = rules.policy(channel, block.name());
+        let contribution = |(at, balances): &(Loc, Balances)| {
+            memberships
+                .of(at.0, self.locations.name(*at))
+                .iter()
+                .find(|member| member.channel == channel)
+                .map_or(0, |member| {
+                    member.contribution(
+                        policy,
+                        balances[Account::Good],
+                        balances[Account::Reserved],
+                    )
+                })
+        };
+        policy.ats(cells.iter().map(contribution).sum())
+    }
+}
+
+/// A reader at work. Short-lived: as long as it is there, outgrown memory is not freed.
+pub struct Reading<'v> {
+    view: &'v View,
+    /// The position that what is read includes at least.
+    pub position: Position,
+    /// The log's time there.
+    pub time_us: TimeUs,
+    /// The rules by which it is read.
+    pub rules: RulesGuard<Arc<RulesInForce>>,
+    guard: Guard,
+    /// Only made while the rules change.
+    memberships: RefCell<Option<Memberships>>,
+}
+
+impl Reading<'_> {
+    /// What a channel of these rules may sell of each SKU, in units; `None` if no movement ever
+    /// named it. `answer` gets the place in `skus` and the answer, in order.
+    pub fn available<S: AsRef<str>>(
+        &self,
+        channel: ChannelIx,
+        skus: &[S],
+        mut answer: impl FnMut(usize, Option<i64>),
+    ) {
+        let mut at = 0;
+        for group in skus.chunks(PREFETCH_QUERIES) {
+            // In waves, so that the cache misses of a group overlap.
+            let mut hashes: [SkuHash; PREFETCH_QUERIES] = [SkuHash(0); PREFETCH_QUERIES];
+            for (hash, sku) in hashes.iter_mut().zip(group) {
+                *hash = SkuHash::of(sku.as_ref());
+                self.index(*hash).prefetch_slot(*hash, &self.guard);
+            }
+            if group.len() > 1 {
+                for hash in &hashes[..group.len()] {
+                    self.index(*hash).prefetch_block(*hash, &self.guard);
+                }
+            }
+            for (hash, sku) in hashes.iter().zip(group) {
+                let block = self.index(*hash).get(*hash, sku.as_ref(), &self.guard);
+                answer(at, block.map(|block| self.ats(channel, block)));
+                at += 1;
+            }
+        }
+    }
+
+    /// Every term of the answer for one SKU.
+    pub fn explain(&self, channel: ChannelIx, sku: &str) -> Explanation {
+        let rules = &self.rules.rules;
+        let policy = rules.policy(channel, sku);
+        let hash = SkuHash::of(sku);
+        let block = self.index(hash).get(hash, sku, &self.guard);
+        let cells = block.map(cells_of).unwrap_or_default();
+        let mut ranked: Vec<(Option<u32>, LocationTerm)> = cells
+            .iter()
+            .map(|(at, balances)| self.term(channel, policy, *at, *balances))
+            .collect();
+        ranked.sort_by(|(rank, term), (other_rank, other)| {
+            let last = u32::MAX;
+            (rank.is_none(), rank.unwrap_or(last), &term.location).cmp(&(
+                other_rank.is_none(),
+                other_rank.unwrap_or(last),
+                &other.location,
+            ))
+        });
+        for (place, (_, term)) in ranked.iter_mut().filter(|(r, _)| r.is_some()).enumerate() {
+            term.priority = place as u32 + 1;
+        }
+        let locations: Vec<LocationTerm> = ranked.into_iter().map(|(_, term)| term).collect();
+        let sum = locations.iter().map(|term| term.available).sum();
+        Explanation {
+            known: block.is_some(),
+            locations,
+            sum,
+            override_by: rules.override_key(channel, sku).map(str::to_owned),
+            ats: policy.ats(sum),
+            policy: policy.clone(),
+        }
+    }
+
+    fn term(
+        &self,
+        channel: ChannelIx,
+        policy: &Policy,
+        at: Loc,
+        balances: Balances,
+    ) -> (Option<u32>, LocationTerm) {
+        let name = self.view.locations.name(at);
+        let memberships = self.rules.rules.memberships(name);
+        let member = memberships
+            .iter()
+            .find(|member| member.channel == channel && member.sells(policy));
+        let good = balances[Account::Good];
+        let available = member.map_or(0, |member| {
+            member.contribution(policy, good, balances[Account::Reserved])
+        });
+        let term = LocationTerm {
+            location: name.to_owned(),
+            priority: 0,
+            balances,
+            withheld: policy.withheld(good),
+            available,
+        };
+        (member.map(|member| member.rank), term)
+    }
+
+    #[inline]
+    fn index(&self, hash: SkuHash) -> &Index {
+        &self.view.shards[hash.shard(self.view.shards.len())].0
+    }
+
+    #[inline]
+    fn ats(&self, channel: ChannelIx, block: &Block) -> i64 {
+        let rules = &self.rules;
+        let sum = block.read(|| {
+            let current = block.rules_epoch() == rules.epoch
+                && channel.index() < usize::from(block.shape().channels);
+            current.then(|| (block.sum(channel.index()), block.overridden()))
+        });
+        match sum {
+            Some((sum, false)) => rules.rules.base_policy(channel).ats(sum),
+            Some((sum, true)) => rules.rules.policy(channel, block.name()).ats(sum),
+            // While the rules change, a block may still, or already, go by others: its sum says
+            // nothing, its cells do.
+            None => {
+                let mut memberships = self.memberships.borrow_mut();
+                let memberships = memberships
+                    .get_or_insert_with(|| Memberships::new(Arc::clone(&rules.rules)));
+                self.view
+                    .ats_of_cells(memberships, channel, block, &cells_of(block))
+            }
+        }
+    }
+}
+
+/// All cells of a block, as they belong together.
+fn cells_of(block: &Block) -> Cells {
+    block.read(|| {
+        (0..block.cells())
+            .map(|cell| (block.location(cell), block.balances(cell)))
+            .collect()
+    })
+}

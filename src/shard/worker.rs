@@ -1,0 +1,237 @@
+//! The one writer of a shard: applies batches in log order, then says so.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
+
+use crossbeam::{
+    channel::{Receiver, Sender, bounded},
+    epoch,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    books::{Audit, Counts, ShardBooks},
+    index::Index,
+    locations::Locations,
+    progress::Progress,
+    rulebook::{Rulebook, RulesInForce},
+};
+use crate::{
+    domain::{
+        exceptions::Outcome,
+        ledger::Ledger,
+        movement::TimeUs,
+        posting::Posting,
+    },
+    limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
+    log::Position,
+};
+
+/// One posting for a shard, and where the SKU's name is among the names of its batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job {
+    pub(crate) posting: Posting,
+    pub(crate) name_at: u32,
+    pub(crate) name_len: u8,
+}
+
+/// What is to be done at one position of the log, by every shard.
+pub(crate) enum Work {
+    /// Apply these.
+    Apply(Vec<Job>, Arc<str>, Arc<Completion>),
+    /// Go by other rules from here on.
+    Rules(Arc<RulesInForce>, Arc<Completion>),
+    /// Walk over all cells.
+    Audit(Arc<Mutex<Audit>>, Arc<Completion>),
+}
+
+/// What became of the movements that one caller posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Position of their record.
+    pub position: Position,
+    /// The log's time there.
+    pub time_us: TimeUs,
+    /// One for each: the outcome, and whether it is a repeat.
+    pub outcomes: Vec<(Outcome, bool)>,
+}
+
+/// What is done when the last shard has finished a position: effects are data until then.
+pub(crate) enum Effect {
+    /// Answer a caller.
+    Answer(oneshot::Sender<Receipt>, Receipt),
+    /// Readers go by these rules; answer who put them with whether they took effect.
+    PutRules(Arc<RulesInForce>),
+    /// Answer who put rules with the version in force.
+    AnswerRules(oneshot::Sender<Position>, Position),
+    /// Answer with the sum of all shards' audits.
+    AnswerAudit(
+        oneshot::Sender<(Audit, Position)>,
+        Arc<Mutex<Audit>>,
+        Position,
+    ),
+}
+
+/// Shared by the shards that work on the same position.
+pub(crate) struct Completion {
+    remaining: AtomicUsize,
+    position: Position,
+    time_us: TimeUs,
+    effects: Mutex<Vec<Effect>>,
+    shared: Arc<Shared>,
+}
+
+/// What shards and readers share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) progress: Progress,
+    pub(crate) rulebook: Rulebook,
+}
+
+impl Completion {
+    pub(crate) fn new(
+        shards: usize,
+        position: Position,
+        time_us: TimeUs,
+        effects: Vec<Effect>,
+        shared: &Arc<Shared>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            remaining: AtomicUsize::new(shards),
+            position,
+            time_us,
+            effects: Mutex::new(effects),
+            shared: Arc::clone(shared),
+        })
+    }
+
+    /// One shard has finished. The last one publishes the position, then runs the effects.
+    fn finish(&self) {
+        if self.remaining.fetch_sub(1, AcqRel) > 1 {
+            return;
+        }
+        let mut effects = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+        let effects = std::mem::take(&mut *effects);
+        for effect in &effects {
+            if let Effect::PutRules(rules) = effect {
+                self.shared.rulebook.put(Arc::clone(rules));
+            }
+        }
+        self.shared.progress.reach(self.position, self.time_us);
+        for effect in effects {
+            // Who gave up waiting is not there any more; that changes nothing.
+            match effect {
+                Effect::Answer(to, receipt) => drop(to.send(receipt)),
+                Effect::PutRules(_) => {}
+                Effect::AnswerRules(to, version) => drop(to.send(version)),
+                Effect::AnswerAudit(to, audit, position) => {
+                    let audit = *audit.lock().unwrap_or_else(PoisonError::into_inner);
+                    drop(to.send((audit, position)));
+                }
+            }
+        }
+    }
+}
+
+/// A running shard.
+pub(crate) struct Shard {
+    pub(crate) index: Arc<Index>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) queue: Sender<Work>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Starts the writer of shard `number`. It ends when the queue is closed and empty.
+///
+/// # Errors
+/// If the system has no thread for it.
+pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result<Shard> {
+    let index = Arc::new(Index::new());
+    let counts = Arc::new(Counts::default());
+    let (queue, work) = bounded(SHARD_QUEUE_BATCHES_MAX);
+    let books = ShardBooks::new(
+        Arc::clone(&index),
+        Arc::clone(&locations),
+        Arc::clone(&counts),
+    );
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{number}"))
+        .spawn({
+            let counts = Arc::clone(&counts);
+            move || {
+                let abort = AbortOnPanic;
+                run(Ledger::new(books), &locations, &counts, &work);
+                std::mem::forget(abort);
+            }
+        })?;
+    Ok(Shard {
+        index,
+        counts,
+        queue,
+        thread,
+    })
+}
+
+/// A writer that panicked has met a bug; to go on without it would be to answer from books that
+/// stand still. The log has everything: a restart recovers.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        tracing::error!("the writer of a shard has panicked; the process ends");
+        std::process::abort();
+    }
+}
+
+fn run(
+    mut ledger: Ledger<ShardBooks>,
+    locations: &Locations,
+    counts: &Counts,
+    work: &Receiver<Work>,
+) {
+    for work in work {
+        match work {
+            Work::Apply(jobs, names, completion) => {
+                apply(&mut ledger, &jobs, &names, locations);
+                counts
+                    .order_lines
+                    .store(ledger.lines().len() as u64, Relaxed);
+                completion.finish();
+            }
+            Work::Rules(rules, completion) => {
+                ledger.books_mut().put_rules(rules);
+                completion.finish();
+            }
+            Work::Audit(sum, completion) => {
+                let mut audit = ledger.books().audit();
+                audit.order_lines = ledger.lines().len() as u64;
+                audit.digest += ledger.lines_digest(locations);
+                *sum.lock().unwrap_or_else(PoisonError::into_inner) += audit;
+                completion.finish();
+            }
+        }
+        // Lets go of blocks that were outgrown, also when no more are.
+        epoch::pin().flush();
+    }
+}
+
+pub(crate) fn apply(
+    ledger: &mut Ledger<ShardBooks>,
+    jobs: &[Job],
+    names: &str,
+    locations: &Locations,
+) {
+    for group in jobs.chunks(PREFETCH_POSTINGS) {
+        ledger.prefetch(group.iter().map(|job| &job.posting));
+        for job in group {
+            let name_at = job.name_at as usize;
+            let name = &names[name_at..name_at + usize::from(job.name_len)];
+            ledger.apply(&job.posting, name, locations);
+        }
+    }
+}
