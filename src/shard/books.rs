@@ -19,7 +19,7 @@ use super::{
     rulebook::RulesInForce,
 };
 use crate::domain::{
-    balances::{Account, Balances, LocationNames},
+    balances::{Account, Balances, Loc, LocationNames},
     digest::{Digest, Digester},
     keys::SkuHash,
     ledger::{Books, CellChange},
@@ -295,6 +295,12 @@ impl Books for ShardBooks {
         // SAFETY: as in `post`.
         self.index
             .prefetch_block(sku, unsafe { epoch::unprotected() });
+    }
+
+    fn prefetch_cell(&self, sku: SkuHash, at: Loc) {
+        // SAFETY: as in `post`.
+        self.index
+            .prefetch_cell(sku, at, unsafe { epoch::unprotected() });
     }
 }
 

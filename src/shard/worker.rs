@@ -234,8 +234,18 @@ impl Writer {
     }
 
     fn apply(&mut self, jobs: &[Job], names: &str) {
-        for group in jobs.chunks(PREFETCH_POSTINGS) {
+        let mut groups = jobs.chunks(PREFETCH_POSTINGS).peekable();
+        if let Some(first) = groups.peek() {
+            self.ledger
+                .prefetch_index(first.iter().map(|job| &job.posting));
+        }
+        while let Some(group) = groups.next() {
             self.ledger.prefetch(group.iter().map(|job| &job.posting));
+            // Arrives while this group is applied.
+            if let Some(next) = groups.peek() {
+                self.ledger
+                    .prefetch_index(next.iter().map(|job| &job.posting));
+            }
             for job in group {
                 let name_at = job.name_at as usize;
                 let name = &names[name_at..name_at + usize::from(job.name_len)];
