@@ -26,6 +26,7 @@ mod reader;
 pub mod record;
 pub mod text;
 mod time;
+mod utf8;
 
 #[cfg(test)]
 mod tests;
