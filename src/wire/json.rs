@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
-use super::Malformed;
 use super::draft::{Draft, Field, Form, closest_of, parse_quantity};
+use super::{Malformed, quoted};
 
 /// A movement that was read from JSON, or why it is none.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,7 +193,7 @@ fn read_specversion(value: Json<'_>) -> Result<(), Invalid> {
     }
     Err(Invalid::new(
         "specversion",
-        format!("is {version:?}; \"1.0\""),
+        format!("is {}; \"1.0\"", quoted(&version)),
     ))
 }
 
@@ -203,14 +203,20 @@ fn read_type(text: &str) -> Result<String, Invalid> {
     let (kind, version) = text
         .strip_prefix("sellable.movement.")
         .and_then(|rest| rest.rsplit_once(".v"))
-        .ok_or_else(|| Invalid::new("type", format!("is {text:?}; {EXAMPLE}")))?;
+        .ok_or_else(|| Invalid::new("type", format!("is {}; {EXAMPLE}", quoted(text))))?;
     match version.parse::<u32>() {
         Ok(1) => Ok(kind.to_owned()),
         Ok(2..) => Err(Invalid::new(
             "type",
-            format!("is {text:?}, which is newer than this version knows (v1)"),
+            format!(
+                "is {}, which is newer than this version knows (v1)",
+                quoted(text)
+            ),
         )),
-        _ => Err(Invalid::new("type", format!("is {text:?}; {EXAMPLE}"))),
+        _ => Err(Invalid::new(
+            "type",
+            format!("is {}; {EXAMPLE}", quoted(text)),
+        )),
     }
 }
 
@@ -222,7 +228,7 @@ fn read_content_type(text: &str) -> Result<(), Invalid> {
     }
     Err(Invalid::new(
         "datacontenttype",
-        format!("is {text:?}; application/json"),
+        format!("is {}; application/json", quoted(text)),
     ))
 }
 
@@ -251,7 +257,7 @@ fn set_field<'a>(
             Err(reason) => reason,
         },
         Json::Text(Ok(text)) if text.parse::<i64>().is_ok() => {
-            format!("is the text {text:?}; an integer, without quotes")
+            format!("is the text {}; an integer, without quotes", quoted(&text))
         }
         other => format!("is {}; an integer", other.what()),
     };
@@ -273,7 +279,7 @@ fn unknown_field(form: Form, among: &[Field], name: &str) -> Invalid {
     Invalid::new(path, format!("is unknown; {hint}"))
 }
 
-/// A name that a stranger chose, fit for a message.
+/// A name that a stranger chose, fit to stand in a path.
 fn quotable(name: &str) -> String {
     const CHARS_MAX: usize = 64;
     name.chars()

@@ -67,7 +67,7 @@ fn bad_rows_name_the_column() {
         (b"received,,wms,2026-11-20T10:00:00Z,S,5,D,,,", "id: is missing; it is required"),
         (b"received,m-1,wms,20.11.2026,S,5,D,,,", "occurred_at: is \"20.11.2026\"; a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:00.5+01:00"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5.0,D,,,", "quantity: is 5.0; an integer, without fraction or exponent"),
-        (b"received,m-1,wms,2026-11-20T10:00:00Z,S, 5,D,,,", "quantity: is  5; an integer, without fraction or exponent"),
+        (b"received,m-1,wms,2026-11-20T10:00:00Z,S, 5,D,,,", "quantity: is \" 5\"; an integer, without fraction or exponent"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,,D,,,", "quantity: is missing; it is required"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,99999999999999999999,D,,,", "quantity: is 99999999999999999999, which is beyond 64 bits"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,O-1", "order: is no field of `received`, which has location, condition"),

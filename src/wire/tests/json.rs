@@ -160,6 +160,8 @@ fn bad_events_name_the_field() {
         (with(EVENT, "\"SKU-1\"", "4012345678901"), "data.sku: is the number 4012345678901; a text, in quotes"),
         (with(EVENT, "\"SKU-1\"", "\"\\ud83d\""), "data.sku: has an escape that is no character"),
         (with(EVENT, "\"SKU-1\"", &deep), "data.sku: is an array; a text"),
+        (with(EVENT, "\"1.0\"", &format!("{:?}", "ü".repeat(100_000))), &format!("specversion: is \"{}\"...; \"1.0\"", "ü".repeat(64))),
+        (with(EVENT, ":5,", &format!(":{},", "9".repeat(100_000))), &format!("data.quantity: is \"{}\"..., which is beyond 64 bits", "9".repeat(64))),
         ("[1]".to_owned(), "json: is an array; an object"),
         ("null".to_owned(), "json: is null; an object"),
         (String::new(), "json: is wrong: EOF while parsing a value at line 1 column 0"),

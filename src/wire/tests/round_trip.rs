@@ -4,12 +4,17 @@ use super::*;
 use crate::wire::csv::Columns;
 use crate::wire::json::{cloud_event, line};
 use crate::wire::movement::{from_proto, to_proto};
-use crate::wire::text::{CSV_HEADER, to_cloud_event, to_csv_row, to_json_line};
+use crate::wire::text::{
+    CSV_HEADER, to_cloud_event, to_cloud_event_line, to_csv_row, to_json_line,
+};
 
 fn through_all(movement: &pb::Movement) {
     let event = to_cloud_event(movement).expect("has a form").to_string();
     assert_eq!(cloud_event(&event, None).movement.as_ref(), Ok(movement));
     assert_eq!(line(event.as_bytes(), None).movement.as_ref(), Ok(movement));
+
+    let event = to_cloud_event_line(movement).expect("has a form");
+    assert_eq!(cloud_event(&event, None).movement.as_ref(), Ok(movement));
 
     let flat = to_json_line(movement).expect("has a form");
     assert!(!flat.contains('\n'));
@@ -47,6 +52,18 @@ fn every_kind() {
             .expect("examples are within all limits");
         through_all(&to_proto(&movement));
     }
+}
+
+#[test]
+fn lines_are_in_the_order_in_which_people_read() {
+    assert_eq!(
+        to_json_line(&example()).expect("has a form"),
+        r#"{"type":"received","id":"m-1","source":"wms","occurred_at":"2026-11-20T10:00:00.5Z","sku":"SKU-1","quantity":5,"location":"DC-1","condition":"quarantined","correlation_id":"c-1","reference":"DN 7","actor":"scanner 3"}"#
+    );
+    assert_eq!(
+        to_cloud_event_line(&example()).expect("has a form"),
+        r#"{"specversion":"1.0","type":"sellable.movement.received.v1","source":"wms","id":"m-1","time":"2026-11-20T10:00:00.5Z","datacontenttype":"application/json","data":{"sku":"SKU-1","quantity":5,"location":"DC-1","condition":"quarantined","correlation_id":"c-1","reference":"DN 7","actor":"scanner 3"}}"#
+    );
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn what_is_no_time_is_refused() {
         "2026-11-20T10:00:00ü0:00",
         "+002026-11-20T10:00:00Z",
         "1795168800",
+        "2026-11-20T10:00:00.1234567890Z",
     ] {
         let reason = parse(text).expect_err(text);
         assert_eq!(reason, format!("is {text:?}; {EXAMPLE}"));
@@ -53,7 +54,6 @@ fn what_is_no_time_is_refused() {
         "2026-02-30T10:00:00Z",
         "2026-13-01T10:00:00Z",
         "2026-11-20T24:00:00Z",
-        "2026-11-20T10:00:00.1234567890Z",
     ] {
         let reason = parse(text).expect_err(text);
         assert!(reason.starts_with(&format!("is {text:?}: ")), "{reason}");
