@@ -36,17 +36,17 @@ pub fn elements(message: &[u8]) -> Result<Vec<&str>, Malformed> {
     let text = std::str::from_utf8(message)
         .map_err(|error| Malformed::at(error.valid_up_to(), "is JSON that is not UTF-8"))?;
     let not_json = |error: serde_json::Error| Malformed::new(format!("is not JSON: {error}"));
-    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-    match raw.get().as_bytes().first() {
-        Some(b'[') => {
-            let elements: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(not_json)?;
-            Ok(elements.into_iter().map(RawValue::get).collect())
-        }
-        Some(b'{') => Ok(vec![raw.get()]),
-        _ => Err(Malformed::new(
-            "is JSON, but neither an event nor an array of events",
-        )),
+    if starts_with(text, '[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(not_json)?;
+        return Ok(elements.into_iter().map(RawValue::get).collect());
     }
+    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+    if !starts_with(raw.get(), '{') {
+        return Err(Malformed::new(
+            "is JSON, but neither an event nor an array of events",
+        ));
+    }
+    Ok(vec![raw.get()])
 }
 
 /// Reads a CloudEvent. `source` counts if it has none (CloudEvents requires one, so this is a
@@ -312,17 +312,23 @@ fn distinct(members: &Members<'_>, prefix: &str) -> Result<(), Invalid> {
 
 fn object(text: &str) -> Result<Members<'_>, Invalid> {
     let not_json = |error: serde_json::Error| Invalid::new("json", format!("is wrong: {error}"));
-    // First as a whole: a value of another type then has right syntax, and is told apart below.
-    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-    match value(raw) {
-        Json::Object => serde_json::from_str(raw.get())
+    if starts_with(text, '{') {
+        return serde_json::from_str(text)
             .map(|MembersOf(members)| members)
-            .map_err(not_json),
-        other => Err(Invalid::new(
-            "json",
-            format!("is {}; an object", other.what()),
-        )),
+            .map_err(not_json);
     }
+    // Something else: say what, if it is JSON at all.
+    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+    Err(Invalid::new(
+        "json",
+        format!("is {}; an object", value(raw).what()),
+    ))
+}
+
+/// Whether a JSON text's value starts with this character.
+fn starts_with(text: &str, first: char) -> bool {
+    text.trim_start_matches([' ', '\t', '\r', '\n'])
+        .starts_with(first)
 }
 
 struct MembersOf<'a>(Members<'a>);
