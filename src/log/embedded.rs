@@ -12,7 +12,7 @@
 //!
 //! After a kill at any moment: every acknowledged record. What was under way is either there whole
 //! or cut off. After damage to stored bytes: an error, never a shorter log. Two things see to
-//! that: each frame says what was on disk when it was written, see [`segment`], and the file
+//! that: each frame says what was on disk when it was written, see `segment.rs`, and the file
 //! `synced` says up to where the log had been synced at least, so that not even the last entry can
 //! disappear unnoticed.
 
