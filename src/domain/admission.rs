@@ -75,7 +75,11 @@ impl Admission {
         }
         self.arrivals.push_back((epoch, 0));
         let oldest = epoch.saturating_sub(EPOCHS as u64);
-        while self.arrivals.front().is_some_and(|(first, _)| *first < oldest) {
+        while self
+            .arrivals
+            .front()
+            .is_some_and(|(first, _)| *first < oldest)
+        {
             self.forget_oldest();
         }
         self.ids.advance(epoch, oldest.max(self.first_epoch()));

@@ -145,9 +145,7 @@ impl Keyer {
                 order,
                 line,
                 location,
-            } => [order, line, location]
-                .iter()
-                .for_each(|text| put(b, text)),
+            } => [order, line, location].iter().for_each(|text| put(b, text)),
         }
         xxh3_64(b)
     }

@@ -196,10 +196,7 @@ pub struct PlainBooks {
 impl Books for PlainBooks {
     fn post(&mut self, _sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) {
         for change in changes {
-            *self
-                .cells
-                .entry((name.to_owned(), change.at))
-                .or_default() += change.by;
+            *self.cells.entry((name.to_owned(), change.at)).or_default() += change.by;
         }
         *self.net_in.entry(name.to_owned()).or_default() += net_in;
     }

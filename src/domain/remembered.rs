@@ -263,10 +263,14 @@ impl RememberedIds {
         } else {
             // Each part in its turn, so that an entry's age never wraps around.
             for due in self.epoch + 1..=epoch {
-                let turn = (due % SWEEP_EVERY_EPOCHS) as usize * PARTS
-                    / SWEEP_EVERY_EPOCHS as usize;
+                let turn =
+                    (due % SWEEP_EVERY_EPOCHS) as usize * PARTS / SWEEP_EVERY_EPOCHS as usize;
                 let parts = PARTS / SWEEP_EVERY_EPOCHS as usize;
-                self.sweep(turn..turn + parts, due, (due.saturating_sub(oldest)).min(128));
+                self.sweep(
+                    turn..turn + parts,
+                    due,
+                    (due.saturating_sub(oldest)).min(128),
+                );
             }
         }
         self.epoch = epoch;

@@ -130,11 +130,9 @@ impl Decoder {
         let origin = (record.instance, record.token);
         match record.body {
             Body::Tick => self.facts(entry, Some(origin), facts, |_| Ok(())),
-            Body::Movements(movements) => {
-                self.facts(entry, Some(origin), facts, |visit| {
-                    movements.for_each(visit).map(drop)
-                })
-            }
+            Body::Movements(movements) => self.facts(entry, Some(origin), facts, |visit| {
+                movements.for_each(visit).map(drop)
+            }),
             Body::Rules(put) => {
                 if !facts.entries.is_empty() {
                     steps.push(Decoded::Facts(std::mem::take(facts)));

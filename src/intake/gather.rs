@@ -30,7 +30,9 @@ pub enum PostError {
     #[error(transparent)]
     Log(#[from] AppendError),
     /// The instance is stopping. Whether they were stored is unknown.
-    #[error("this instance is stopping; whether the movements were stored is unknown, post them again")]
+    #[error(
+        "this instance is stopping; whether the movements were stored is unknown, post them again"
+    )]
     Stopping,
 }
 
@@ -139,7 +141,10 @@ impl Gatherer {
         Ok(whole.expect("there is at least one part"))
     }
 
-    #[allow(clippy::type_complexity, reason = "what is awaited, then what that awaits")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "what is awaited, then what that awaits"
+    )]
     fn enqueue(
         &self,
         movements: Vec<Bytes>,

@@ -205,7 +205,11 @@ impl Block {
             for (cell, location) in locations.iter().enumerate() {
                 let location = location.load(Relaxed);
                 if location >= at.0 {
-                    return if location == at.0 { Ok(cell) } else { Err(cell) };
+                    return if location == at.0 {
+                        Ok(cell)
+                    } else {
+                        Err(cell)
+                    };
                 }
             }
             return Err(locations.len());
@@ -293,17 +297,13 @@ impl Block {
     fn narrow_balances(&self) -> &[[AtomicI32; ACCOUNTS]] {
         debug_assert!(!self.wide);
         // SAFETY: a narrow layout has `cells_max` cells of seven i32 at this offset.
-        unsafe {
-            std::slice::from_raw_parts(self.at(self.balances_at()), self.cells_max as usize)
-        }
+        unsafe { std::slice::from_raw_parts(self.at(self.balances_at()), self.cells_max as usize) }
     }
 
     fn wide_balances(&self) -> &[[AtomicI64; ACCOUNTS]] {
         debug_assert!(self.wide);
         // SAFETY: a wide layout has `cells_max` cells of seven i64 at this offset.
-        unsafe {
-            std::slice::from_raw_parts(self.at(self.balances_at()), self.cells_max as usize)
-        }
+        unsafe { std::slice::from_raw_parts(self.at(self.balances_at()), self.cells_max as usize) }
     }
 
     fn locations(&self) -> &[AtomicU32] {
@@ -337,7 +337,12 @@ fn fits_narrow(balances: &Balances) -> bool {
 }
 
 fn cell_bytes(wide: bool) -> usize {
-    ACCOUNTS * if wide { size_of::<i64>() } else { size_of::<i32>() }
+    ACCOUNTS
+        * if wide {
+            size_of::<i64>()
+        } else {
+            size_of::<i32>()
+        }
 }
 
 fn layout(name_len: usize, shape: Shape) -> Layout {
@@ -365,12 +370,18 @@ mod tests {
             let block = Block::allocate(SkuHash(7), "4006381333931", Shape { wide, ..SHAPE });
             // SAFETY: just allocated.
             let b = unsafe { block.as_ref() };
-            assert_eq!((b.name(), b.hash(), b.cells()), ("4006381333931", SkuHash(7), 0));
+            assert_eq!(
+                (b.name(), b.hash(), b.cells()),
+                ("4006381333931", SkuHash(7), 0)
+            );
             // Backwards, so that every insertion moves the others.
             for n in (0..40).rev() {
                 assert_eq!(b.find(Loc(n * 2)), Err(0));
                 b.insert(0, Loc(n * 2));
-                b.set_balances(0, &Balances([i64::from(n), -1, 2, 3, 4, 5, i64::from(n) * 1000]));
+                b.set_balances(
+                    0,
+                    &Balances([i64::from(n), -1, 2, 3, 4, 5, i64::from(n) * 1000]),
+                );
                 b.set_sum(2, i64::from(n));
             }
             for n in 0..40 {
@@ -395,7 +406,10 @@ mod tests {
         b.set_sum(1, -9);
         b.add_net_in(5);
         b.set_rules(4, true);
-        let more = Balances::of(crate::domain::balances::Account::Good, i64::from(i32::MAX) + 1);
+        let more = Balances::of(
+            crate::domain::balances::Account::Good,
+            i64::from(i32::MAX) + 1,
+        );
         assert!(b.holds(&most) && !b.holds(&more));
         let copy = b.copy(Shape {
             cells_max: 41,
@@ -406,7 +420,10 @@ mod tests {
         let c = unsafe { copy.as_ref() };
         assert!(c.holds(&more));
         assert_eq!((c.name(), c.cells(), c.net_in()), ("A", 1, 5));
-        assert_eq!((c.sum(1), c.sum(4), c.rules_epoch(), c.overridden()), (-9, 0, 4, true));
+        assert_eq!(
+            (c.sum(1), c.sum(4), c.rules_epoch(), c.overridden()),
+            (-9, 0, 4, true)
+        );
         assert_eq!(c.balances(0), most);
         // SAFETY: each freed once, and used no more.
         unsafe {

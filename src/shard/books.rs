@@ -173,17 +173,20 @@ impl Desk {
         // SAFETY: the caller just made it and hands it over.
         let bytes = unsafe { new.as_ref() }.bytes();
         let old_bytes = index.replace(new);
-        self.counts
-            .block_bytes
-            .fetch_add(bytes as u64, Relaxed);
-        self.counts
-            .block_bytes
-            .fetch_sub(old_bytes as u64, Relaxed);
+        self.counts.block_bytes.fetch_add(bytes as u64, Relaxed);
+        self.counts.block_bytes.fetch_sub(old_bytes as u64, Relaxed);
     }
 
     /// Another block for the same SKU, with room for `cells` cells, in the place of `block`.
     #[cold]
-    fn enlarge<'g>(&self, index: &Index, block: &Block, cells: u32, wide: bool, guard: &'g Guard) -> &'g Block {
+    fn enlarge<'g>(
+        &self,
+        index: &Index,
+        block: &Block,
+        cells: u32,
+        wide: bool,
+        guard: &'g Guard,
+    ) -> &'g Block {
         let shape = Shape {
             cells_max: room_for(cells.max(block.shape().cells_max)),
             channels: self.channels(),
@@ -193,7 +196,9 @@ impl Desk {
         self.put_in_place(index, copy);
         // SAFETY: just allocated.
         let name = unsafe { copy.as_ref() }.name();
-        index.get(hash, name, guard).expect("it was just put in place")
+        index
+            .get(hash, name, guard)
+            .expect("it was just put in place")
     }
 
     /// Adds one change to a cell and to the sums of the channels that sell from it.
@@ -207,7 +212,10 @@ impl Desk {
         }
         let rules = &self.rules.rules;
         let overridden = block.overridden();
-        for member in self.memberships.of(change.at.0, self.locations.name(change.at)) {
+        for member in self
+            .memberships
+            .of(change.at.0, self.locations.name(change.at))
+        {
             let policy = policy_of(rules, member.channel, block, overridden);
             let by = contribution(member, policy, &after) - contribution(member, policy, &before);
             if by != 0 {
@@ -219,7 +227,12 @@ impl Desk {
 }
 
 #[inline]
-fn policy_of<'r>(rules: &'r Rules, channel: ChannelIx, block: &Block, overridden: bool) -> &'r Policy {
+fn policy_of<'r>(
+    rules: &'r Rules,
+    channel: ChannelIx,
+    block: &Block,
+    overridden: bool,
+) -> &'r Policy {
     if overridden {
         rules.policy(channel, block.name())
     } else {
@@ -274,12 +287,14 @@ impl Books for ShardBooks {
 
     fn prefetch_index(&self, sku: SkuHash) {
         // SAFETY: as in `post`.
-        self.index.prefetch_slot(sku, unsafe { epoch::unprotected() });
+        self.index
+            .prefetch_slot(sku, unsafe { epoch::unprotected() });
     }
 
     fn prefetch_sku(&self, sku: SkuHash) {
         // SAFETY: as in `post`.
-        self.index.prefetch_block(sku, unsafe { epoch::unprotected() });
+        self.index
+            .prefetch_block(sku, unsafe { epoch::unprotected() });
     }
 }
 

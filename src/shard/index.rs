@@ -8,7 +8,10 @@
 
 use std::{
     ptr::NonNull,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+    sync::atomic::{
+        AtomicPtr, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+        Ordering::Release,
+    },
 };
 
 use crossbeam::epoch::{self, Atomic, Guard, Owned};
@@ -148,7 +151,9 @@ impl Index {
         // guard that may have seen it is held.
         unsafe {
             guard.defer_unchecked(move || {
-                Block::free(NonNull::new_unchecked(std::ptr::with_exposed_provenance_mut(old)));
+                Block::free(NonNull::new_unchecked(
+                    std::ptr::with_exposed_provenance_mut(old),
+                ));
             });
         }
         bytes
@@ -268,7 +273,9 @@ fn tag_of(pointer: *mut Block) -> usize {
 fn tagged(block: NonNull<Block>, hash: SkuHash) -> *mut Block {
     let address = block.as_ptr().expose_provenance();
     assert!(address <= ADDRESS_MASK, "addresses of more than 48 bits");
-    block.as_ptr().map_addr(|address| address | tag(hash) << TAG_SHIFT)
+    block
+        .as_ptr()
+        .map_addr(|address| address | tag(hash) << TAG_SHIFT)
 }
 
 #[inline]

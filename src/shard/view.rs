@@ -325,8 +325,8 @@ impl Reading<'_> {
             // nothing, its cells do.
             None => {
                 let mut memberships = self.memberships.borrow_mut();
-                let memberships = memberships
-                    .get_or_insert_with(|| Memberships::new(Arc::clone(&rules.rules)));
+                let memberships =
+                    memberships.get_or_insert_with(|| Memberships::new(Arc::clone(&rules.rules)));
                 self.view
                     .ats_of_cells(memberships, channel, block, &cells_of(block))
             }

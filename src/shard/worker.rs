@@ -22,12 +22,7 @@ use super::{
     rulebook::{Rulebook, RulesInForce},
 };
 use crate::{
-    domain::{
-        exceptions::Outcome,
-        ledger::Ledger,
-        movement::TimeUs,
-        posting::Posting,
-    },
+    domain::{exceptions::Outcome, ledger::Ledger, movement::TimeUs, posting::Posting},
     limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
 };
