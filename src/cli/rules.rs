@@ -161,7 +161,7 @@ fn check(file: &Path, text: &str, context: &Context) -> Result<Exit, Failure> {
     let warnings = match Rules::parse(text) {
         Ok((_, warnings)) => warnings,
         Err(error) => {
-            let place = |finding: &Finding| format!("{}:{finding}", file.display());
+            let place = |finding: &Finding| format!("{}: {finding}", file.display());
             let mut details: Vec<String> = error.findings.iter().map(place).collect();
             if error.omitted > 0 {
                 details.push(format!("and {} more", error.omitted));

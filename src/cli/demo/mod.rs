@@ -143,7 +143,7 @@ impl Demo {
             // It may have ended by itself in the meantime.
             let _ = stop.send(());
             let ended = flat(service.await);
-            return shown.and_then(|()| ended).map(|()| Exit::Done);
+            return shown.and(ended).map(|()| Exit::Done);
         }
         // Held until the end: dropped, it would stop the service.
         let ended = flat(service.await).map(|()| Exit::Done);

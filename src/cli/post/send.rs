@@ -320,8 +320,7 @@ mod tests {
         assert_eq!(counts.total(), 70);
     }
 
-    #[tokio::test]
-    async fn patience_ends() {
+    async fn post_one(address: std::net::SocketAddr, patience: Duration) -> Failure {
         let (sender, receiver) = mpsc::channel(1);
         let batch = Batch {
             items: vec![Item {
@@ -332,21 +331,42 @@ mod tests {
             ..Batch::default()
         };
         sender.send(Ok(batch)).await.expect("there is room");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
         let server = Server {
             server: address.to_string(),
             timeout: 5,
         };
         let mut report = Report::new(None, true);
-        let sent = send(&server, receiver, &mut report, Duration::from_millis(1)).await;
-        let failure = sent.expect_err("nobody is there");
+        let sent = send(&server, receiver, &mut report, patience).await;
+        sent.expect_err("nobody answers")
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let failure = post_one(address, Duration::from_millis(1)).await;
         assert_eq!(failure.exit, Exit::Unavailable);
-        assert!(
-            failure
-                .message
-                .contains("no server answers at http://127.0.0.1:")
-        );
+        let start = "no server answers at http://127.0.0.1:";
+        assert!(failure.message.starts_with(start), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_tried_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let accepted = Arc::new(Mutex::new(0));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                *count.lock().expect("not poisoned") += 1;
+                drop(connection);
+            }
+        });
+        let failure = post_one(address, Duration::from_millis(250)).await;
+        assert_eq!(failure.exit, Exit::Unavailable, "{failure:?}");
+        assert!(*accepted.lock().expect("not poisoned") > 1);
     }
 }
