@@ -4,6 +4,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 
 const FILES: [&str; 6] = [
     "proto/sellable/v1/movement.proto",
@@ -22,6 +23,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("sellable_descriptors.bin"),
         descriptors.encode_to_vec(),
     )?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(descriptors.clone())?;
+
+    // The server of `Movements` once more, with a request that keeps its movements encoded: they
+    // go into the log as they came, so decoding them into owned messages would be for nothing.
+    let raw = out.join("raw");
+    fs::create_dir_all(&raw)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".sellable.v1.PostRequest", "crate::api::RawPostRequest")
+        .extern_path(".sellable.v1", "crate::proto::v1")
+        .out_dir(raw)
+        .compile_fds(only_movements(descriptors))?;
     Ok(())
+}
+
+/// The descriptors with no other service than `Movements`.
+fn only_movements(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut descriptors.file {
+        file.service.retain(|service| service.name() == "Movements");
+    }
+    descriptors
 }

@@ -12,7 +12,11 @@ use super::{
     operations,
     settings::SettingFlags,
 };
-use crate::config::{Config, TraceFormat};
+use crate::{
+    app::AppError,
+    config::{Config, TraceFormat},
+    log::LogError,
+};
 
 /// Examples for `sellable serve --help`.
 pub const EXAMPLES: &str = "\
@@ -57,11 +61,34 @@ pub async fn service(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    drop((config, shutdown));
-    Err(Failure::new(
-        Exit::Failed,
-        "this build has only the clients, not the service",
-    ))
+    crate::app::run(config, cores(), shutdown)
+        .await
+        .map_err(Failure::from)
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        let message = error.to_string();
+        match error {
+            AppError::Listen { key, error, .. } => {
+                let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+                let hint = if in_use {
+                    format!("another process listens there; stop it, or set `{key}` to another")
+                } else {
+                    format!("set `{key}` to an address of this host")
+                };
+                Failure::usage(message).hint(hint)
+            }
+            AppError::Log(LogError::Unavailable(_)) => Failure::new(Exit::Unavailable, message),
+            AppError::Log(LogError::Setup(_)) => Failure::usage(message),
+            AppError::Rules { .. } => {
+                Failure::usage(message).hint("correct it; `sellable rules check FILE` checks it")
+            }
+            AppError::Log(_) | AppError::Thread(_) | AppError::Server(_) => {
+                Failure::new(Exit::Failed, message)
+            }
+        }
+    }
 }
 
 /// A runtime for the service: as many threads as there are cores.

@@ -28,6 +28,21 @@ impl ParkedKind {
             ParkedKind::Stale => "stale",
         }
     }
+
+    /// Why a movement is parked as this, and what to do.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            ParkedKind::Malformed => "it cannot be read",
+            ParkedKind::ConflictingDuplicate => {
+                "its id is known with other content, and the first to arrive counts; if both are \
+                 right, post this one under another id"
+            }
+            ParkedKind::Stale => {
+                "it occurred before the time up to which ids have been forgotten, so it cannot be \
+                 proved new; if it is, post an adjustment under another id, dated now"
+            }
+        }
+    }
 }
 
 /// What became of a movement in the log.

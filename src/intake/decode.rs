@@ -287,7 +287,7 @@ impl Decoder {
 
 impl Head {
     /// Parks one of its items, which was read well, for a reason that the log's order gave.
-    pub(crate) fn park(&self, item: &Item, kind: ParkedKind, reason: String) -> Parked {
+    pub(crate) fn park(&self, item: &Item, kind: ParkedKind) -> Parked {
         let (from, to) = (item.raw.0 as usize, item.raw.1 as usize);
         let original = self.payload.slice(from..to);
         let (source, id) = self.identity_of(&original);
@@ -298,7 +298,7 @@ impl Head {
             first_seen_us: self.time_us,
             source,
             id,
-            reason,
+            reason: kind.advice().to_owned(),
             media_type: media_type(&self.lane, &original).to_owned(),
             original,
             occurrences: 1,

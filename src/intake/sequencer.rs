@@ -169,7 +169,7 @@ impl Sequencer {
             Verdict::Apply => (Outcome::Applied, false),
             Verdict::Repeat(outcome) => (outcome.into(), true),
             Verdict::Park(kind) => {
-                self.parked.park(head.park(item, kind, reason_for(kind)));
+                self.parked.park(head.park(item, kind));
                 (Outcome::Parked(kind), false)
             }
         }
@@ -305,21 +305,5 @@ fn answer(
             outcomes: share,
         };
         effects.push(Effect::Answer(caller, receipt));
-    }
-}
-
-fn reason_for(kind: ParkedKind) -> String {
-    match kind {
-        ParkedKind::Malformed => "cannot be read".into(),
-        ParkedKind::ConflictingDuplicate => {
-            "its id is known with other content; the first to arrive counts. If both are right, \
-             post this one under another id"
-                .into()
-        }
-        ParkedKind::Stale => {
-            "it occurred before the time up to which ids have been forgotten, so it cannot be \
-             proved new. If it is, post it under another id with the time of its discovery"
-                .into()
-        }
     }
 }

@@ -161,7 +161,7 @@ impl View {
             index.for_each(&reading.guard, |block| {
                 let cells = cells_of(block);
                 for (pair, (_, tally)) in pairs.iter().zip(&mut tallies) {
-                    let mut ats = |members: &mut Memberships, channel: Option<ChannelIx>| {
+                    let ats = |members: &mut Memberships, channel: Option<ChannelIx>| {
                         let ats = |channel| self.ats_of_cells(members, channel, block, &cells);
                         channel.map_or(0, ats)
                     };

@@ -121,12 +121,16 @@ impl Completion {
         for effect in effects {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
-                Effect::Answer(to, receipt) => drop(to.send(receipt)),
+                Effect::Answer(to, receipt) => {
+                    let _ = to.send(receipt);
+                }
                 Effect::PutRules(_) => {}
-                Effect::AnswerRules(to, version) => drop(to.send(version)),
+                Effect::AnswerRules(to, version) => {
+                    let _ = to.send(version);
+                }
                 Effect::AnswerAudit(to, audit, position) => {
                     let audit = *audit.lock().unwrap_or_else(PoisonError::into_inner);
-                    drop(to.send((audit, position)));
+                    let _ = to.send((audit, position));
                 }
             }
         }
@@ -158,11 +162,7 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
         .name(format!("shard-{number}"))
         .spawn({
             let counts = Arc::clone(&counts);
-            move || {
-                let abort = AbortOnPanic;
-                run(Ledger::new(books), &locations, &counts, &work);
-                std::mem::forget(abort);
-            }
+            move || or_abort(|| run(Ledger::new(books), &locations, &counts, &work))
         })?;
     Ok(Shard {
         index,
@@ -172,13 +172,20 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
     })
 }
 
-/// A writer that panicked has met a bug; to go on without it would be to answer from books that
-/// stand still. The log has everything: a restart recovers.
+/// Runs a thread's work; if it panics, the process ends. A thread that panicked has met a bug; to
+/// go on without it would be to answer from books that stand still. The log has everything: a
+/// restart recovers.
+pub(crate) fn or_abort(work: impl FnOnce()) {
+    let abort = AbortOnPanic;
+    work();
+    std::mem::forget(abort);
+}
+
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        tracing::error!("the writer of a shard has panicked; the process ends");
+        tracing::error!("a thread has panicked; the process ends");
         std::process::abort();
     }
 }

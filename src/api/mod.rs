@@ -1,0 +1,148 @@
+//! The gRPC services: the public contract in front of an instance.
+
+mod availability;
+mod movements;
+mod operations;
+mod rules;
+mod status;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::{
+    domain::movement::TimeUs,
+    instance::Instance,
+    proto::{
+        FILE_DESCRIPTOR_SET,
+        v1::{
+            self as pb, availability_server::AvailabilityServer,
+            operations_server::OperationsServer, rules_server::RulesServer,
+        },
+    },
+};
+
+/// The server of `Movements` whose requests are [`RawPostRequest`]s.
+mod raw {
+    #![allow(missing_docs, unreachable_pub, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/raw/sellable.v1.rs"));
+}
+
+/// A `sellable.v1.PostRequest` whose movements are still encoded.
+///
+/// On the wire, a repeated message and repeated bytes are the same.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RawPostRequest {
+    /// Encoded `Movement`s.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub movements: Vec<Bytes>,
+}
+
+/// How the services answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a query waits for its `min_position`.
+    pub min_position_wait_max: Duration,
+    /// Largest message that is taken, in bytes.
+    pub message_bytes_max: usize,
+}
+
+/// All services of an instance, health and reflection included.
+///
+/// # Panics
+/// If the descriptors that were built in are broken.
+pub fn routes(
+    instance: &Arc<Instance>,
+    options: Options,
+    health: HealthServer<impl Health>,
+) -> Routes {
+    let service = Service {
+        instance: Arc::clone(instance),
+        options,
+    };
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = "the descriptors are built in";
+    let bytes_max = options.message_bytes_max;
+    let movements = raw::movements_server::MovementsServer::new(service.clone())
+        .max_decoding_message_size(bytes_max);
+    let availability =
+        AvailabilityServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    Routes::new(movements)
+        .add_service(availability)
+        .add_service(rules)
+        .add_service(OperationsServer::new(service))
+        .add_service(health)
+        .add_service(reflection().build_v1().expect(broken))
+        // Older clients, grpcurl and Python's among them, ask for this version.
+        .add_service(reflection().build_v1alpha().expect(broken))
+}
+
+/// Implements all services.
+#[derive(Clone)]
+struct Service {
+    instance: Arc<Instance>,
+    options: Options,
+}
+
+impl Service {
+    /// Refuses queries until the instance has caught up, and waits for `min_position`.
+    async fn wait_for(&self, min_position: u64) -> Result<(), tonic::Status> {
+        if !self.instance.ready() {
+            return Err(status::not_ready(&self.instance));
+        }
+        let progress = self.instance.view().progress();
+        if progress.position() >= min_position {
+            return Ok(());
+        }
+        let wait_max = self.options.min_position_wait_max;
+        tokio::time::timeout(wait_max, progress.wait_for(min_position))
+            .await
+            .map_err(|_| status::position_not_reached(min_position, progress.position(), wait_max))
+    }
+}
+
+/// This machine's time, in microseconds since 1970.
+pub(crate) fn now_us() -> TimeUs {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The log's time, as it is sent; none before the first record.
+fn log_time(time_us: TimeUs) -> Option<prost_types::Timestamp> {
+    (time_us > 0).then(|| crate::wire::movement::timestamp(time_us))
+}
+
+fn balances(balances: &crate::domain::balances::Balances) -> pb::Balances {
+    let [
+        good,
+        quarantined,
+        damaged,
+        return_pending,
+        reserved,
+        in_transit,
+        return_expected,
+    ] = balances.0;
+    pb::Balances {
+        good,
+        quarantined,
+        damaged,
+        return_pending,
+        reserved,
+        in_transit,
+        return_expected,
+        on_hand: balances.on_hand(),
+        free: balances.free(),
+    }
+}

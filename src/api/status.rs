@@ -1,0 +1,93 @@
+//! Errors as gRPC statuses with `google.rpc` details.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{domain::rules::RulesError, instance::Instance, intake::PostError, log::AppendError};
+
+/// After how long a refused caller should try again.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// A field of the request is wrong.
+pub(super) fn bad_field(field: impl Into<String>, reason: impl Into<String>) -> Status {
+    let (field, reason) = (field.into(), reason.into());
+    let message = format!("{field}: {reason}");
+    let details = ErrorDetails::with_bad_request_violation(field, reason);
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// The rules document is wrong: one violation for each finding, with its line.
+pub(super) fn bad_rules(error: &RulesError) -> Status {
+    let mut details = ErrorDetails::new();
+    for finding in &error.findings {
+        let field = format!("toml:{}:{}", finding.line, finding.column);
+        details.add_bad_request_violation(field, finding.to_string());
+    }
+    Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
+}
+
+/// The rules have no such channel.
+pub(super) fn unknown_channel<'c>(channel: &str, known: impl Iterator<Item = &'c str>) -> Status {
+    let known: Vec<&str> = known.collect();
+    let message = if known.is_empty() {
+        format!(
+            "there is no channel {channel:?}, and no channel at all: put rules in force first \
+             (`sellable rules put FILE`)"
+        )
+    } else {
+        format!(
+            "there is no channel {channel:?}; the rules have {}",
+            known.join(", ")
+        )
+    };
+    let details = ErrorDetails::with_resource_info("sellable.v1.channel", channel, "", &message);
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
+/// Still catching up, or stopping.
+pub(super) fn not_ready(instance: &Instance) -> Status {
+    let message = match instance.not_writable() {
+        Some(reason) => format!("this instance does not answer: {reason}"),
+        None => format!(
+            "this instance is catching up with the log: at position {} of {}",
+            instance.view().progress().position(),
+            instance.ready_from()
+        ),
+    };
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// `min_position` did not come in time.
+pub(super) fn position_not_reached(wanted: u64, reached: u64, waited: Duration) -> Status {
+    let message = format!(
+        "min_position {wanted} was not reached within {} ms; this instance is at {reached}",
+        waited.as_millis()
+    );
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::DeadlineExceeded, message, details)
+}
+
+/// Movements or rules were not taken.
+pub(super) fn not_posted(error: &PostError) -> Status {
+    let retry = || ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    let (code, details) = match error {
+        PostError::Full { .. } => (Code::ResourceExhausted, retry()),
+        PostError::Log(AppendError::TooLarge { .. }) => {
+            (Code::InvalidArgument, ErrorDetails::new())
+        }
+        PostError::Log(AppendError::Refused(_)) => (Code::ResourceExhausted, retry()),
+        PostError::Log(AppendError::Poisoned(_)) | PostError::Stopping => {
+            (Code::Unavailable, ErrorDetails::new())
+        }
+        PostError::Log(AppendError::Unconfirmed(_)) => (Code::Unavailable, retry()),
+    };
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// The instance stops while a call is under way.
+pub(super) fn stopping() -> Status {
+    Status::unavailable("this instance is stopping; try another one")
+}

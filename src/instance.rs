@@ -1,0 +1,419 @@
+//! One running instance: a log, what follows it, and what answers from it.
+//!
+//! Everything here is derived from the log. The network is not part of it: `api` and `ops` stand
+//! in front, and tests and benchmarks use it as it is.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    domain::{admission::Horizon, movement::TimeUs},
+    intake::{
+        ParkedList, PostError,
+        follow::follow,
+        gather::{GatherOptions, Gatherer, Writer},
+        sequencer::{Pending, Sequencer, Step, Tally, Waiting},
+    },
+    limits::SEQUENCER_QUEUE_STEPS_MAX,
+    log::{AppendError, Identity, Log, LogError, Position},
+    proto::v1 as pb,
+    shard::{Audit, Locations, Receipt, View, worker},
+};
+
+/// How an instance is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Shards, that is, writer threads; at least 1.
+    pub shards: usize,
+    /// How long, and how many, movement ids are remembered. Must be the same for all instances
+    /// on one log.
+    pub horizon: Horizon,
+    /// Movements that may wait to be written.
+    pub waiting_movements_max: usize,
+    /// Movements of one record, at most.
+    pub record_movements_max: usize,
+    /// Appends under way at once.
+    pub appends_max: usize,
+    /// How long a record waits for more movements, once it has one.
+    pub gather_wait: Duration,
+    /// Parked movements whose details are held in memory.
+    pub parked_kept_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            horizon: Horizon::DEFAULT,
+            waiting_movements_max: 100_000,
+            record_movements_max: crate::limits::RECORD_MOVEMENTS_MAX,
+            appends_max: 2,
+            gather_wait: Duration::ZERO,
+            parked_kept_max: 100_000,
+        }
+    }
+}
+
+/// Why an instance did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Counts of movements since the start of the log, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Movements {
+    /// In the books.
+    pub applied: u64,
+    /// Repeats.
+    pub duplicate: u64,
+    /// Parked.
+    pub parked: u64,
+}
+
+/// What is remembered of movement ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ids {
+    /// How many.
+    pub remembered: u64,
+    /// Bytes of memory for them.
+    pub bytes: u64,
+    /// Ids that arrived before this have been forgotten.
+    pub forgotten_before_us: Option<TimeUs>,
+}
+
+/// See the module.
+pub struct Instance {
+    id: u64,
+    log: Arc<dyn Log>,
+    view: View,
+    gatherer: Gatherer,
+    writer: Writer,
+    steps: Mutex<Option<mpsc::Sender<Step>>>,
+    parked: Arc<ParkedList>,
+    tally: Arc<Tally>,
+    failed: watch::Receiver<Option<LogError>>,
+    /// The log's end when the instance started: ready once this is applied.
+    ready_from: Position,
+    caught_up: AtomicBool,
+    stopping: AtomicBool,
+    started: Instant,
+    follower: AbortHandle,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Instance {
+    /// Starts: reads the log from its beginning and follows it. Returns at once; see
+    /// [`Instance::ready`].
+    ///
+    /// # Errors
+    /// If the log cannot be read, does not begin at position 1, or there are no threads.
+    pub async fn start(log: Arc<dyn Log>, options: &Options) -> Result<Arc<Self>, StartError> {
+        assert!(options.shards > 0, "at least one shard");
+        let bounds = log.bounds().await?;
+        if bounds.first > 1 {
+            return Err(LogError::Trimmed {
+                wanted: 1,
+                first: bounds.first,
+            }
+            .into());
+        }
+        let id = random_id();
+        let locations = Arc::new(Locations::default());
+        let shared = Arc::<worker::Shared>::default();
+        let shards: Vec<worker::Shard> = (0..options.shards)
+            .map(|number| worker::start(number, Arc::clone(&locations)))
+            .collect::<Result<_, _>>()?;
+        let view = View::new(&shards, Arc::clone(&locations), Arc::clone(&shared));
+
+        let pending = Arc::<Pending>::default();
+        let parked = Arc::new(ParkedList::new(options.parked_kept_max));
+        let tally = Arc::<Tally>::default();
+        let (steps, next_steps) = mpsc::channel(SEQUENCER_QUEUE_STEPS_MAX);
+        let sequencer = Sequencer {
+            instance: id,
+            shards: shards.iter().map(|shard| shard.queue.clone()).collect(),
+            shared,
+            pending: Arc::clone(&pending),
+            parked: Arc::clone(&parked),
+            tally: Arc::clone(&tally),
+            horizon: options.horizon,
+        };
+        let mut threads = vec![
+            std::thread::Builder::new()
+                .name("sequencer".into())
+                .spawn(move || worker::or_abort(|| sequencer.run(next_steps)))?,
+        ];
+        // Their queues close when the sequencer has ended, and the shards with them.
+        threads.extend(shards.into_iter().map(|shard| shard.thread));
+
+        let (failure, failed) = watch::channel(None);
+        let follower = tokio::spawn({
+            let (log, steps) = (Arc::clone(&log), steps.clone());
+            async move {
+                if let Err(error) = follow(log, bounds.first, locations, steps).await {
+                    tracing::error!(%error, "the log can be followed no more");
+                    failure.send_replace(Some(error));
+                }
+            }
+        });
+        let writer = Writer {
+            log: Arc::clone(&log),
+            instance: id,
+            tokens: Arc::new(AtomicU64::new(1)),
+            pending,
+        };
+        let gather = GatherOptions {
+            waiting_max: options.waiting_movements_max,
+            record_movements_max: options.record_movements_max,
+            appends_max: options.appends_max,
+            wait: options.gather_wait,
+        };
+        Ok(Arc::new(Self {
+            id,
+            log,
+            view,
+            gatherer: Gatherer::start(writer.clone(), gather),
+            writer,
+            steps: Mutex::new(Some(steps)),
+            parked,
+            tally,
+            failed,
+            ready_from: bounds.last,
+            caught_up: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            follower: follower.abort_handle(),
+            threads: Mutex::new(threads),
+        }))
+    }
+
+    /// Identity of this instance, new at every start.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Which log it follows.
+    pub fn log_identity(&self) -> Identity {
+        self.log.identity()
+    }
+
+    /// What readers see.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Movements that were not applied.
+    pub fn parked(&self) -> &ParkedList {
+        &self.parked
+    }
+
+    /// Writes encoded `Movement`s, each of them checked, into the log, and waits until they are
+    /// applied and visible.
+    ///
+    /// # Errors
+    /// See [`PostError`]. Posting again is always safe.
+    pub async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
+        self.check_writable()?;
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            receipt = self.gatherer.post(movements) => receipt,
+            _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
+        }
+    }
+
+    /// Puts channel rules into the log and waits until they are in force. Gives the version in
+    /// force then, which is another one if `expected_version` did not hold.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub async fn put_rules(&self, put: pb::RulesPut) -> Result<Position, PostError> {
+        self.check_writable()?;
+        let (caller, in_force) = oneshot::channel();
+        let instance = self.id;
+        let record = |token| {
+            let record = pb::Record {
+                version: 1,
+                instance,
+                token,
+                body: Some(pb::record::Body::Rules(put)),
+            };
+            record.encode_to_vec().into()
+        };
+        self.writer.append(Waiting::Rules(caller), record).await?;
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            version = in_force => version.map_err(|_| PostError::Stopping),
+            _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
+        }
+    }
+
+    /// Digest and check of the whole state, and the position it was taken at; `None` if the
+    /// instance is stopping.
+    pub async fn audit(&self) -> Option<(Audit, Position)> {
+        let (answer, audit) = oneshot::channel();
+        let steps = self.lock_steps().clone()?;
+        steps.send(Step::Audit(answer)).await.ok()?;
+        audit.await.ok()
+    }
+
+    /// Whether it has caught up with the log as it stood at the start, and can go on.
+    pub fn ready(&self) -> bool {
+        if self.failed.borrow().is_some() || self.stopping.load(SeqCst) {
+            return false;
+        }
+        if !self.caught_up.load(Relaxed) {
+            let caught_up = self.view.progress().position() >= self.ready_from;
+            self.caught_up.store(caught_up, Relaxed);
+        }
+        self.caught_up.load(Relaxed)
+    }
+
+    /// Position from which on it is ready.
+    pub fn ready_from(&self) -> Position {
+        self.ready_from
+    }
+
+    /// Waits until it is ready, or has failed.
+    pub async fn caught_up(&self) {
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            () = self.view.progress().wait_for(self.ready_from) => {}
+            _ = failed.wait_for(Option::is_some) => {}
+        }
+    }
+
+    /// Why it can follow the log no more; `None` if it can.
+    pub fn failed(&self) -> Option<LogError> {
+        self.failed.borrow().clone()
+    }
+
+    /// Waits until it can follow the log no more, and says why.
+    pub async fn failure(&self) -> LogError {
+        let mut failed = self.failed.clone();
+        match failed
+            .wait_for(Option::is_some)
+            .await
+            .map(|error| error.clone())
+        {
+            Ok(Some(error)) => error,
+            // It ended without a failure: it was stopped.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Last position in the log, as far as it can be told.
+    ///
+    /// # Errors
+    /// If the log cannot be reached.
+    pub async fn log_position(&self) -> Result<Position, LogError> {
+        Ok(self.log.bounds().await?.last)
+    }
+
+    /// Why no writes are taken.
+    pub fn not_writable(&self) -> Option<String> {
+        if let Some(error) = &*self.failed.borrow() {
+            return Some(error.to_string());
+        }
+        if self.stopping.load(SeqCst) {
+            return Some("it is stopping".into());
+        }
+        self.log.not_writable()
+    }
+
+    /// What became of all movements so far.
+    pub fn movements(&self) -> Movements {
+        Movements {
+            applied: self.tally.applied.load(Relaxed),
+            duplicate: self.tally.duplicate.load(Relaxed),
+            parked: self.tally.parked.load(Relaxed),
+        }
+    }
+
+    /// What is remembered of ids.
+    pub fn ids(&self) -> Ids {
+        let forgotten = self.tally.forgotten_before_us.load(Relaxed);
+        Ids {
+            remembered: self.tally.ids_remembered.load(Relaxed),
+            bytes: self.tally.id_bytes.load(Relaxed),
+            forgotten_before_us: (forgotten >= 0).then_some(forgotten),
+        }
+    }
+
+    /// Movements of callers that wait to be written or applied.
+    pub fn waiting_movements(&self) -> usize {
+        self.gatherer.waiting()
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Takes no more movements; those that were taken are answered.
+    pub fn begin_to_stop(&self) {
+        self.stopping.store(true, SeqCst);
+    }
+
+    /// Stops, and waits for its threads. Call it last.
+    pub async fn stop(&self) {
+        self.begin_to_stop();
+        self.lock_steps().take();
+        self.follower.abort();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                thread
+                    .join()
+                    .expect("a thread that panics ends the process");
+            }
+        });
+        joined.await.expect("joining does not panic");
+    }
+
+    fn check_writable(&self) -> Result<(), PostError> {
+        if self.stopping.load(SeqCst) || self.failed.borrow().is_some() {
+            return Err(PostError::Stopping);
+        }
+        match self.log.not_writable() {
+            Some(reason) => Err(AppendError::Poisoned(reason).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn lock_steps(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Step>>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// A number that no other instance has.
+fn random_id() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds this from the system's randomness.
+    RandomState::new().hash_one(std::process::id())
+}
