@@ -7,8 +7,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use prost::Message;
+use sellable::log::{Lane, MediaType};
 use sellable::proto::v1 as pb;
-use sellable::wire::{borrowed, movement};
+use sellable::wire::media::{self, Scratch};
+use sellable::wire::{borrowed, movement, text};
 
 const MOVEMENTS: usize = 1_000;
 const ROUNDS: usize = 40;
@@ -39,6 +41,35 @@ fn main() {
             best[0] / best[1]
         );
     }
+    let events = cloud_events(&batch(None));
+    let lane = Lane::Producer {
+        source: "wms".into(),
+        media_type: MediaType::Json,
+    };
+    let mut scratch = Scratch::default();
+    let best = (0..ROUNDS)
+        .map(|_| time(|| from_json(&lane, events.as_bytes(), &mut scratch)))
+        .fold(f64::INFINITY, f64::min);
+    let bytes = events.len() / MOVEMENTS;
+    println!("CloudEvents in JSON ({bytes} B each): {best:.1}");
+}
+
+fn cloud_events(batch: &pb::MovementBatch) -> String {
+    let events: Vec<_> = batch
+        .movements
+        .iter()
+        .map(|movement| text::to_cloud_event_line(movement).expect("has a form"))
+        .collect();
+    format!("[{}]", events.join(","))
+}
+
+fn from_json(lane: &Lane, payload: &[u8], scratch: &mut Scratch) -> i64 {
+    let mut sum = 0;
+    media::decode_payload(lane, black_box(payload), scratch, |found| {
+        sum += found.movement.expect("a movement").quantity;
+    })
+    .expect("a batch");
+    sum
 }
 
 fn time(mut decode: impl FnMut() -> i64) -> f64 {

@@ -1,7 +1,7 @@
 //! Queries over gRPC, against an empty handler of the same framework.
 //!
 //! Both sides are `sellable.v1.Availability/Get` on a server of tonic with the settings of
-//! `sellable serve`, over loopback. The empty handler takes the same request, decoded, and answers
+//! `sellable serve`, over loopback; ours counts its calls, as `sellable serve` does. The empty handler takes the same request, decoded, and answers
 //! with as many items: the names as they came, and a number. It reads nothing and waits for
 //! nothing, so it is the most that any handler of this framework can reach.
 //!
@@ -31,6 +31,7 @@ use sellable::{
     api,
     instance::{self, Instance},
     log::{Lane, memory::MemoryLog},
+    ops::Calls,
     proto::v1::{
         self as pb,
         availability_server::{Availability, AvailabilityServer},
@@ -51,8 +52,26 @@ use tonic::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LOCATIONS: usize = 10;
+/// As configured by default.
+const STREAMS_MAX: u32 = 1_000;
 /// Different requests of each size.
 const REQUESTS: usize = 2_000;
+
+// Serves as `sellable serve` does. A macro, since layers differ in their types.
+macro_rules! serve {
+    ($server:expr, $routes:expr) => {{
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server = $server
+            .max_concurrent_streams(STREAMS_MAX)
+            .add_routes($routes)
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        address
+    }};
+}
 
 fn main() {
     if !support::is_bench() {
@@ -77,7 +96,8 @@ fn main() {
         message_bytes_max: 4 << 20,
     };
     let ours = api::routes(&instance, options, health);
-    let ours = serving.block_on(serve(ours));
+    let counted = Server::builder().layer(Calls::default());
+    let ours = serving.block_on(async { serve!(counted, ours) });
 
     let reading = instance.view().read();
     let (position, time_us) = (reading.position, reading.time_us);
@@ -94,7 +114,7 @@ fn main() {
     });
     let (_, health) = tonic_health::server::health_reporter();
     let empty = Routes::new(AvailabilityServer::new(empty)).add_service(health);
-    let empty = serving.block_on(serve(empty));
+    let empty = serving.block_on(async { serve!(Server::builder(), empty) });
 
     let mut calls = Vec::new();
     let mut costs = Vec::new();
@@ -175,20 +195,6 @@ async fn start(skus: usize) -> Arc<Instance> {
     instance.caught_up().await;
     assert_eq!(instance.movements().applied, id);
     instance
-}
-
-/// Serves as `sellable serve` does.
-async fn serve(routes: Routes) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-    let listener = listener.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder()
-        .max_concurrent_streams(1_000)
-        .add_routes(routes)
-        .serve_with_incoming(incoming);
-    tokio::spawn(server);
-    address
 }
 
 async fn connect(address: SocketAddr, connections: usize) -> Vec<Channel> {

@@ -66,7 +66,12 @@ impl Pipeline {
     /// # Errors
     /// If a later version wrote one of the entries.
     pub fn decode(&mut self, entries: Vec<Entry>) -> Result<Batch, LogError> {
-        self.decoder.decode(entries).map(Batch)
+        let mut decoded = Vec::new();
+        for entry in entries {
+            self.decoder.decode(entry, &mut decoded)?;
+        }
+        decoded.extend(self.decoder.rest());
+        Ok(Batch(decoded))
     }
 
     /// What the sequencer and the writer of a shard do: lets each movement in once, applies it,

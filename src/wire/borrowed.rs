@@ -13,6 +13,7 @@ use super::movement::{
     condition, condition_or_good, given, issue_reason, missing_kind, missing_time, time_us,
 };
 use super::reader::{Broken, DELIMITED, DEPTH, Reader, VARINT, key};
+use super::utf8::from_utf8;
 use super::{Found, Malformed};
 
 /// What a `MovementBatch` says beside its movements.
@@ -284,9 +285,9 @@ fn read_text<'a>(
     text: &mut &'a str,
     bad: &mut Option<&'static str>,
 ) -> Result<(), Broken> {
-    match std::str::from_utf8(reader.delimited()?) {
-        Ok(value) => *text = value,
-        Err(_) => {
+    match from_utf8(reader.delimited()?) {
+        Some(value) => *text = value,
+        None => {
             *text = "";
             bad.get_or_insert(path);
         }

@@ -9,6 +9,7 @@ use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
 use super::draft::{Draft, Field, Form, closest, parse_quantity};
+use super::quoted;
 use super::text::CSV_HEADER;
 
 /// The columns of a file.
@@ -30,7 +31,10 @@ impl Columns {
             let field = Field::of_name(name, &Field::ALL).ok_or_else(|| {
                 let hint = closest(name, CSV_HEADER)
                     .unwrap_or_else(|| format!("columns are {}", CSV_HEADER.join(", ")));
-                Invalid::new("header", format!("has the unknown column {name:?}; {hint}"))
+                Invalid::new(
+                    "header",
+                    format!("has the unknown column {}; {hint}", quoted(name)),
+                )
             })?;
             if fields.contains(&field) {
                 return Err(Invalid::new(

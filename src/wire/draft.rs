@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
-use super::time;
+use super::{quoted, time};
 
 /// A field of a movement in text. In the order of CSV columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,10 +214,11 @@ impl<'a> Draft<'a> {
         let name = self.texts[F::Type as usize].as_deref().unwrap_or_default();
         KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
             let names = KINDS.map(|kind| kind.name);
+            let shown = quoted(name);
             let reason = match closest(name, names) {
-                Some(close) => format!("is {name:?}, which this version does not know; {close}"),
+                Some(close) => format!("is {shown}, which this version does not know; {close}"),
                 None => format!(
-                    "is {name:?}, which this version does not know; one of {}",
+                    "is {shown}, which this version does not know; one of {}",
                     names.join(", ")
                 ),
             };
@@ -262,8 +263,8 @@ impl<'a> Draft<'a> {
             None => {
                 let known = words.each_ref().map(|(word, _)| *word);
                 let reason = match closest(text, known) {
-                    Some(close) => format!("is {text:?}; {close}"),
-                    None => format!("is {text:?}; one of {}", known.join(", ")),
+                    Some(close) => format!("is {}; {close}", quoted(text)),
+                    None => format!("is {}; one of {}", quoted(text), known.join(", ")),
                 };
                 Err(self.invalid(field, reason))
             }
@@ -335,9 +336,17 @@ impl<'a> Draft<'a> {
 /// The reason, to follow the name of a field.
 pub(super) fn parse_quantity(text: &str) -> Result<i64, String> {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-    text.parse::<i64>().map_err(|error| match error.kind() {
-        PosOverflow | NegOverflow => format!("is {text}, which is beyond 64 bits"),
-        _ => format!("is {text}; an integer, without fraction or exponent"),
+    text.parse::<i64>().map_err(|error| {
+        let is_plain = text.len() < 32 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let shown = if is_plain {
+            text.to_owned()
+        } else {
+            quoted(text)
+        };
+        match error.kind() {
+            PosOverflow | NegOverflow => format!("is {shown}, which is beyond 64 bits"),
+            _ => format!("is {shown}; an integer, without fraction or exponent"),
+        }
     })
 }
 

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
-use super::Malformed;
 use super::draft::{Draft, Field, Form, closest_of, parse_quantity};
+use super::{Malformed, quoted};
 
 /// A movement that was read from JSON, or why it is none.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,17 +36,17 @@ pub fn elements(message: &[u8]) -> Result<Vec<&str>, Malformed> {
     let text = std::str::from_utf8(message)
         .map_err(|error| Malformed::at(error.valid_up_to(), "is JSON that is not UTF-8"))?;
     let not_json = |error: serde_json::Error| Malformed::new(format!("is not JSON: {error}"));
-    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-    match raw.get().as_bytes().first() {
-        Some(b'[') => {
-            let elements: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(not_json)?;
-            Ok(elements.into_iter().map(RawValue::get).collect())
-        }
-        Some(b'{') => Ok(vec![raw.get()]),
-        _ => Err(Malformed::new(
-            "is JSON, but neither an event nor an array of events",
-        )),
+    if starts_with(text, '[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(not_json)?;
+        return Ok(elements.into_iter().map(RawValue::get).collect());
     }
+    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+    if !starts_with(raw.get(), '{') {
+        return Err(Malformed::new(
+            "is JSON, but neither an event nor an array of events",
+        ));
+    }
+    Ok(vec![raw.get()])
 }
 
 /// Reads a CloudEvent. `source` counts if it has none (CloudEvents requires one, so this is a
@@ -193,7 +193,7 @@ fn read_specversion(value: Json<'_>) -> Result<(), Invalid> {
     }
     Err(Invalid::new(
         "specversion",
-        format!("is {version:?}; \"1.0\""),
+        format!("is {}; \"1.0\"", quoted(&version)),
     ))
 }
 
@@ -203,14 +203,20 @@ fn read_type(text: &str) -> Result<String, Invalid> {
     let (kind, version) = text
         .strip_prefix("sellable.movement.")
         .and_then(|rest| rest.rsplit_once(".v"))
-        .ok_or_else(|| Invalid::new("type", format!("is {text:?}; {EXAMPLE}")))?;
+        .ok_or_else(|| Invalid::new("type", format!("is {}; {EXAMPLE}", quoted(text))))?;
     match version.parse::<u32>() {
         Ok(1) => Ok(kind.to_owned()),
         Ok(2..) => Err(Invalid::new(
             "type",
-            format!("is {text:?}, which is newer than this version knows (v1)"),
+            format!(
+                "is {}, which is newer than this version knows (v1)",
+                quoted(text)
+            ),
         )),
-        _ => Err(Invalid::new("type", format!("is {text:?}; {EXAMPLE}"))),
+        _ => Err(Invalid::new(
+            "type",
+            format!("is {}; {EXAMPLE}", quoted(text)),
+        )),
     }
 }
 
@@ -222,7 +228,7 @@ fn read_content_type(text: &str) -> Result<(), Invalid> {
     }
     Err(Invalid::new(
         "datacontenttype",
-        format!("is {text:?}; application/json"),
+        format!("is {}; application/json", quoted(text)),
     ))
 }
 
@@ -251,7 +257,7 @@ fn set_field<'a>(
             Err(reason) => reason,
         },
         Json::Text(Ok(text)) if text.parse::<i64>().is_ok() => {
-            format!("is the text {text:?}; an integer, without quotes")
+            format!("is the text {}; an integer, without quotes", quoted(&text))
         }
         other => format!("is {}; an integer", other.what()),
     };
@@ -273,7 +279,7 @@ fn unknown_field(form: Form, among: &[Field], name: &str) -> Invalid {
     Invalid::new(path, format!("is unknown; {hint}"))
 }
 
-/// A name that a stranger chose, fit for a message.
+/// A name that a stranger chose, fit to stand in a path.
 fn quotable(name: &str) -> String {
     const CHARS_MAX: usize = 64;
     name.chars()
@@ -306,17 +312,23 @@ fn distinct(members: &Members<'_>, prefix: &str) -> Result<(), Invalid> {
 
 fn object(text: &str) -> Result<Members<'_>, Invalid> {
     let not_json = |error: serde_json::Error| Invalid::new("json", format!("is wrong: {error}"));
-    // First as a whole: a value of another type then has right syntax, and is told apart below.
-    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-    match value(raw) {
-        Json::Object => serde_json::from_str(raw.get())
+    if starts_with(text, '{') {
+        return serde_json::from_str(text)
             .map(|MembersOf(members)| members)
-            .map_err(not_json),
-        other => Err(Invalid::new(
-            "json",
-            format!("is {}; an object", other.what()),
-        )),
+            .map_err(not_json);
     }
+    // Something else: say what, if it is JSON at all.
+    let raw: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+    Err(Invalid::new(
+        "json",
+        format!("is {}; an object", value(raw).what()),
+    ))
+}
+
+/// Whether a JSON text's value starts with this character.
+fn starts_with(text: &str, first: char) -> bool {
+    text.trim_start_matches([' ', '\t', '\r', '\n'])
+        .starts_with(first)
 }
 
 struct MembersOf<'a>(Members<'a>);

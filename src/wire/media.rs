@@ -8,7 +8,7 @@ use super::borrowed::{Batch, read_batch};
 use super::json::{self, Parsed};
 use super::reader::DEPTH;
 use super::record::{Body, read_record, read_record_batch};
-use super::{Found, Malformed, Unreadable};
+use super::{Found, Malformed, Unreadable, quoted};
 
 /// Keeps what [`decode_payload`] cannot borrow from the payload itself. Reuse it.
 #[derive(Debug, Default)]
@@ -47,8 +47,9 @@ pub fn decode_payload<'a>(
         MediaType::Unstated => protobuf(payload, visit)?,
         MediaType::Other(name) => {
             return Err(Malformed::new(format!(
-                "has the media type {name:?}; application/protobuf, \
-                 application/cloudevents+json or application/cloudevents-batch+json"
+                "has the media type {}; application/protobuf, \
+                 application/cloudevents+json or application/cloudevents-batch+json",
+                quoted(name)
             ))
             .into());
         }
@@ -146,8 +147,8 @@ fn of_source<'a>(mut found: Found<'a>, source: &'a str) -> Found<'a> {
         found.movement = Err(Invalid::new(
             "source",
             format!(
-                "is {:?}, but it was published on `movements.{source}`; leave it empty, or publish on its own subject",
-                found.source
+                "is {}, but it was published on `movements.{source}`; leave it empty, or publish on its own subject",
+                quoted(found.source)
             ),
         ));
     }

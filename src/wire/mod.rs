@@ -26,6 +26,7 @@ mod reader;
 pub mod record;
 pub mod text;
 mod time;
+mod utf8;
 
 #[cfg(test)]
 mod tests;
@@ -85,6 +86,15 @@ impl Malformed {
             offset: Some(offset),
             reason: reason.into(),
         }
+    }
+}
+
+/// A stranger's text, fit for a message: in quotes, without control characters, not endless.
+fn quoted(text: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    match text.char_indices().nth(CHARS_MAX) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Movements written as text: for tools, examples and tests.
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
 
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
@@ -17,21 +19,48 @@ pub fn cloud_event_type(kind: &str) -> String {
 /// # Errors
 /// What has no form in text: no time, no kind, an unknown enum value.
 pub fn to_cloud_event(movement: &pb::Movement) -> Result<Value, Invalid> {
+    with_cloud_event(movement, |event| serde_json::to_value(event))
+}
+
+/// The CloudEvent that says the same, on one line, in the order in which people read it.
+///
+/// # Errors
+/// What has no form in text: no time, no kind, an unknown enum value.
+pub fn to_cloud_event_line(movement: &pb::Movement) -> Result<String, Invalid> {
+    with_cloud_event(movement, |event| serde_json::to_string(event))
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    r#type: String,
+    source: &'a str,
+    id: &'a str,
+    time: &'a str,
+    datacontenttype: &'static str,
+    data: Members<'a>,
+}
+
+fn with_cloud_event<T>(
+    movement: &pb::Movement,
+    write: impl FnOnce(&CloudEvent<'_>) -> serde_json::Result<T>,
+) -> Result<T, Invalid> {
     let texts = texts_of(movement)?;
-    let text = |field: Field| Value::from(texts[field as usize].as_str());
-    let mut event = Map::new();
-    event.insert("specversion".into(), "1.0".into());
-    event.insert(
-        "type".into(),
-        cloud_event_type(&texts[Field::Type as usize]).into(),
-    );
-    event.insert("source".into(), text(Field::Source));
-    event.insert("id".into(), text(Field::Id));
-    event.insert("time".into(), text(Field::OccurredAt));
-    event.insert("datacontenttype".into(), "application/json".into());
-    let data = members(&texts, Field::DATA, movement.quantity);
-    event.insert("data".into(), data.into());
-    Ok(event.into())
+    let text = |field: Field| texts[field as usize].as_str();
+    let event = CloudEvent {
+        specversion: "1.0",
+        r#type: cloud_event_type(text(Field::Type)),
+        source: text(Field::Source),
+        id: text(Field::Id),
+        time: text(Field::OccurredAt),
+        datacontenttype: "application/json",
+        data: Members {
+            texts: &texts,
+            fields: Field::DATA,
+            quantity: movement.quantity,
+        },
+    };
+    Ok(write(&event).expect(ALWAYS_JSON))
 }
 
 /// One line of a file, without its end.
@@ -39,22 +68,36 @@ pub fn to_cloud_event(movement: &pb::Movement) -> Result<Value, Invalid> {
 /// # Errors
 /// What has no form in text: no time, no kind, an unknown enum value.
 pub fn to_json_line(movement: &pb::Movement) -> Result<String, Invalid> {
-    let texts = texts_of(movement)?;
-    Ok(Value::from(members(&texts, &Field::ALL, movement.quantity)).to_string())
+    let members = Members {
+        texts: &texts_of(movement)?,
+        fields: &Field::ALL,
+        quantity: movement.quantity,
+    };
+    Ok(serde_json::to_string(&members).expect(ALWAYS_JSON))
 }
 
-fn members(texts: &[String; Field::COUNT], fields: &[Field], quantity: i64) -> Map<String, Value> {
-    fields
-        .iter()
-        .filter(|field| !texts[**field as usize].is_empty())
-        .map(|field| {
-            let value = match field {
-                Field::Quantity => quantity.into(),
-                _ => texts[*field as usize].as_str().into(),
-            };
-            (field.name().to_owned(), value)
-        })
-        .collect()
+const ALWAYS_JSON: &str = "texts and integers always have a form in JSON";
+
+/// The fields that are there, in order.
+struct Members<'a> {
+    texts: &'a [String; Field::COUNT],
+    fields: &'a [Field],
+    quantity: i64,
+}
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for field in self.fields {
+            let text = &self.texts[*field as usize];
+            if *field == Field::Quantity {
+                map.serialize_entry(field.name(), &self.quantity)?;
+            } else if !text.is_empty() {
+                map.serialize_entry(field.name(), text)?;
+            }
+        }
+        map.end()
+    }
 }
 
 /// The header row of a CSV file with all columns.

@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};
 
+use super::quoted;
+
 const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 const EXAMPLE: &str = "a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:00.5+01:00";
 
@@ -16,10 +18,10 @@ const EXAMPLE: &str = "a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:0
 /// # Errors
 /// The reason, to follow the name of a field.
 pub(super) fn parse(text: &str) -> Result<prost_types::Timestamp, String> {
-    let no_time = || format!("is {text:?}; {EXAMPLE}");
+    let no_time = || format!("is {}; {EXAMPLE}", quoted(text));
     let (clock, offset_seconds) = split_offset(text).ok_or_else(|| {
         if has_clock_form(text) {
-            format!("is {text:?}, without an offset from UTC; {EXAMPLE}")
+            format!("is {}, without an offset from UTC; {EXAMPLE}", quoted(text))
         } else {
             no_time()
         }
@@ -29,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<prost_types::Timestamp, String> {
     }
     let moment: DateTime = clock
         .parse()
-        .map_err(|error| format!("is {text:?}: {error}"))?;
+        .map_err(|error| format!("is {}: {error}", quoted(text)))?;
     let since = moment
         .duration_since(EPOCH)
         .checked_sub(SignedDuration::from_secs(offset_seconds))
@@ -63,7 +65,7 @@ fn two_digits(tens: u8, ones: u8) -> Option<i64> {
         .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
 
-/// Whether it looks like `2026-11-20T10:00:00`, with or without a fraction.
+/// Whether it looks like `2026-11-20T10:00:00`, with or without a fraction of up to 9 digits.
 fn has_clock_form(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00";
     let Some((clock, fraction)) = text.as_bytes().split_at_checked(FORM.len()) else {
@@ -76,7 +78,9 @@ fn has_clock_form(text: &str) -> bool {
     });
     let is_fraction = match fraction {
         [] => true,
-        [b'.', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+        [b'.', digits @ ..] => {
+            matches!(digits.len(), 1..=9) && digits.iter().all(u8::is_ascii_digit)
+        }
         _ => false,
     };
     is_clock && is_fraction

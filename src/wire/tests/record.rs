@@ -1,0 +1,192 @@
+use std::borrow::Cow;
+
+use prost::Message;
+
+use super::*;
+use crate::wire::movement::from_proto;
+use crate::wire::record::{
+    Body, RECORD_HEADER_BYTES_MAX, encode_record, framed_bytes, read_record,
+};
+use crate::wire::{Found, Unreadable};
+
+fn movements_of(body: &Body<'_>) -> Result<Vec<Result<Movement<'static>, Invalid>>, Unreadable> {
+    let Body::Movements(movements) = body else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    // Leaked, so that what is found can be compared after its record: these are tests.
+    let movements: &'static _ = Box::leak(Box::new(crate::wire::record::Movements {
+        batch: Cow::Owned(movements.batch.to_vec()),
+        offset: movements.offset,
+    }));
+    movements.for_each(|found: Found<'static>| all.push(found.movement))?;
+    Ok(all)
+}
+
+/// Whether both readers agree on these bytes.
+fn agree(bytes: &[u8]) {
+    let theirs = pb::Record::decode(bytes);
+    let ours = read_record(bytes).and_then(|view| Ok((movements_of(&view.body)?, view)));
+    match (theirs, ours) {
+        (Ok(theirs), Ok((movements, ours))) => {
+            assert_eq!(
+                (theirs.version, theirs.instance, theirs.token),
+                (ours.version, ours.instance, ours.token)
+            );
+            match (theirs.body.expect("a body"), ours.body) {
+                (pb::record::Body::Movements(theirs), Body::Movements(_)) => {
+                    let theirs: Vec<_> = theirs.movements.iter().map(from_proto).collect();
+                    assert_eq!(theirs, movements);
+                }
+                (pb::record::Body::Rules(theirs), Body::Rules(ours)) => assert_eq!(theirs, ours),
+                (pb::record::Body::Tick(_), Body::Tick) => {}
+                (theirs, ours) => panic!("prost reads {theirs:?}, we {ours:?}"),
+            }
+        }
+        (Err(error), Ok((movements, _))) => {
+            assert!(error.to_string().contains("UTF-8"), "{error}");
+            assert!(movements.iter().any(|movement| {
+                matches!(movement, Err(invalid) if invalid.reason == "is not UTF-8")
+            }));
+        }
+        (Ok(theirs), Err(Unreadable::FutureVersion(version))) => {
+            let inner = match theirs.body {
+                Some(pb::record::Body::Movements(batch)) => batch.version,
+                _ => 0,
+            };
+            assert!(version > 1 && (theirs.version == version || inner == version));
+        }
+        (Ok(theirs), Err(Unreadable::Malformed(malformed))) => {
+            assert!(theirs.version == 0 || theirs.body.is_none(), "{malformed}");
+        }
+        (Err(_), Err(_)) => {}
+    }
+}
+
+fn arb_record() -> impl Strategy<Value = pb::Record> {
+    let body = prop_oneof![
+        3 => prop::collection::vec(arb_movement(), 0..4).prop_map(|movements| {
+            pb::record::Body::Movements(pb::MovementBatch { version: 0, movements })
+        }),
+        1 => (arb_text(), prop::option::of(any::<u64>())).prop_map(|(toml, expected_version)| {
+            pb::record::Body::Rules(pb::RulesPut {
+                toml,
+                expected_version,
+                ..Default::default()
+            })
+        }),
+        1 => Just(pb::record::Body::Tick(pb::Tick {})),
+    ];
+    (any::<u64>(), any::<u64>(), body).prop_map(|(instance, token, body)| pb::Record {
+        version: 1,
+        instance,
+        token,
+        body: Some(body),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
+
+    #[test]
+    fn agrees_on_records(
+        records in prop::collection::vec(arb_record(), 1..4),
+        slips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        // Records one after the other are one, merged: all bodies but the last kind are void.
+        let mut bytes: Vec<u8> = records.iter().flat_map(Message::encode_to_vec).collect();
+        agree(&bytes);
+        for (at, byte) in slips {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        agree(&bytes);
+    }
+
+    #[test]
+    fn gathers_what_prost_would_write(
+        movements in prop::collection::vec(arb_movement(), 0..6),
+        instance: u64,
+        token: u64,
+    ) {
+        let encoded: Vec<_> = movements.iter().map(Message::encode_to_vec).collect();
+        let record = encode_record(instance, token, encoded.iter().map(Vec::as_slice));
+        let body_bytes: usize = encoded.iter().map(|bytes| framed_bytes(bytes.len())).sum();
+        prop_assert!(record.len() <= RECORD_HEADER_BYTES_MAX + body_bytes);
+        let expected = pb::Record {
+            version: 1,
+            instance,
+            token,
+            body: Some(pb::record::Body::Movements(pb::MovementBatch {
+                version: 0,
+                movements,
+            })),
+        };
+        prop_assert_eq!(&pb::Record::decode(record.clone()), &Ok(expected));
+        let view = read_record(&record).expect("a record");
+        prop_assert_eq!((view.instance, view.token), (instance, token));
+        let borrowed = matches!(
+            view.body,
+            Body::Movements(crate::wire::record::Movements { batch: Cow::Borrowed(_), .. })
+        );
+        prop_assert!(borrowed);
+        agree(&record);
+    }
+}
+
+#[test]
+fn a_later_version_is_told_from_damage() {
+    let mut later = pb::Record {
+        version: 2,
+        instance: 7,
+        token: 9,
+        body: Some(pb::record::Body::Tick(pb::Tick {})),
+    };
+    assert_eq!(
+        read_record(&later.encode_to_vec()),
+        Err(Unreadable::FutureVersion(2))
+    );
+    // What follows its version is none of our business.
+    assert_eq!(
+        read_record(&[0x08, 5, 0xff]),
+        Err(Unreadable::FutureVersion(5))
+    );
+    later.version = 0;
+    assert_eq!(
+        read_record(&later.encode_to_vec())
+            .expect_err("no version")
+            .to_string(),
+        "the message is a record without a version"
+    );
+    later.version = 1;
+    later.body = None;
+    assert_eq!(
+        read_record(&later.encode_to_vec())
+            .expect_err("no body")
+            .to_string(),
+        "the message is a record without a body"
+    );
+    later.body = Some(pb::record::Body::Movements(pb::MovementBatch {
+        version: 3,
+        movements: vec![example()],
+    }));
+    let bytes = later.encode_to_vec();
+    let view = read_record(&bytes).expect("a record");
+    assert_eq!(movements_of(&view.body), Err(Unreadable::FutureVersion(3)));
+}
+
+#[test]
+fn offsets_are_those_of_the_record() {
+    let broken: &[u8] = &[0x0a, 200];
+    let record = encode_record(1, 1, [broken]);
+    let view = read_record(&record).expect("its frame is right");
+    let Err(Unreadable::Malformed(malformed)) = movements_of(&view.body) else {
+        panic!("its movement is broken");
+    };
+    // The length that is wrong is the record's last byte.
+    assert_eq!(malformed.offset, Some(record.len() - 1));
+}
