@@ -1,12 +1,7 @@
 //! What the benchmarks share: rounds in turn, tables, the machine, and a retailer's movements.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
-use std::{
-    fmt::Write as _,
-    fs,
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, fs, hint::black_box, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
@@ -211,9 +206,16 @@ pub(crate) fn figure(value: f64) -> String {
     text
 }
 
-/// Nanoseconds since `start`, for each of `count`.
-pub(crate) fn ns_each(start: Instant, count: usize) -> f64 {
-    start.elapsed().as_nanos() as f64 / count as f64
+/// Processor time that this thread has taken: what other programs on the machine take meanwhile
+/// does not count, only what they do to the caches.
+pub(crate) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Nanoseconds of this thread since `start`, for each of `count`.
+pub(crate) fn ns_each(start: Duration, count: usize) -> f64 {
+    (thread_time() - start).as_nanos() as f64 / count as f64
 }
 
 /// Calls a second.
@@ -289,7 +291,7 @@ impl Misses {
 
     /// Nanoseconds for one, over `count` of them.
     pub(crate) fn ns(&mut self, count: usize) -> f64 {
-        let start = Instant::now();
+        let start = thread_time();
         for _ in 0..count {
             let lines = self.lines.len() as u128;
             let line = &mut self.lines[self.at].0;
