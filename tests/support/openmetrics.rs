@@ -29,9 +29,9 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
                 if families.contains_key(name) {
                     wrong("a family in two places");
                 }
-                is_name(name)
-                    .then_some(())
-                    .unwrap_or_else(|| wrong("no name"));
+                if !is_name(name) {
+                    wrong("no name");
+                }
                 current = name.to_owned();
                 families.insert(current.clone(), Family::default());
             }
