@@ -301,6 +301,11 @@ impl Instance {
         }
     }
 
+    /// Why it can follow the log no more; `None` if it can.
+    pub fn failed(&self) -> Option<LogError> {
+        self.failed.borrow().clone()
+    }
+
     /// Waits until it can follow the log no more, and says why.
     pub async fn failure(&self) -> LogError {
         let mut failed = self.failed.clone();

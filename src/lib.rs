@@ -4,11 +4,15 @@
 //! `ARCHITECTURE.md` is the map; start there.
 
 pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod instance;
 pub mod intake;
 pub mod limits;
 pub mod log;
+pub mod ops;
 pub mod proto;
 pub mod shard;
 mod sync;

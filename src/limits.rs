@@ -72,5 +72,36 @@ pub const PREFETCH_POSTINGS: usize = 32;
 /// SKUs of a query whose cache misses overlap.
 pub const PREFETCH_QUERIES: usize = 32;
 
+/// Size of one file of the embedded log, in bytes; `trim` frees whole files.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Most records that the embedded log writes with one sync.
+pub const GROUP_RECORDS_MAX: usize = 1_024;
+/// Most bytes that the embedded log writes with one sync, one record more or less.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of records that wait for the embedded log's writer.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of recent entries that the embedded log keeps in memory for its readers.
+pub const TAIL_BYTES_MAX: usize = 32 << 20;
+/// Most recent entries that the embedded log keeps in memory for its readers.
+pub const TAIL_ENTRIES_MAX: usize = 64 << 10;
+/// What a reader of the embedded log takes from a file at once, in bytes.
+pub const READ_BYTES: usize = 1 << 20;
+
+/// Most records published to JetStream and not yet acknowledged.
+pub const PUBLISH_IN_FLIGHT_MAX: usize = 512;
+/// Messages that a reader asks JetStream for at once.
+pub const PULL_MESSAGES: usize = 32 << 10;
+/// Bytes that a reader asks JetStream for at once.
+pub const PULL_BYTES: usize = 32 << 20;
+/// Messages that the NATS client holds for a reader; it drops what comes beyond.
+pub const SUBSCRIPTION_MESSAGES_MAX: usize = 64 << 10;
+/// Most names of producers that a reader keeps, so as not to allocate one for each message.
+pub const SOURCES_CACHED_MAX: usize = 1_024;
+
+const _: () = assert!(GROUP_BYTES_MAX + RECORD_BYTES_MAX < SEGMENT_BYTES as usize / 2);
+const _: () = assert!(RECORD_BYTES_MAX < QUEUE_BYTES_MAX);
+// What one request brings has to find room, and the server's status messages beside it.
+const _: () = assert!(PULL_MESSAGES + PULL_MESSAGES / 2 < SUBSCRIPTION_MESSAGES_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX < PULL_BYTES);
 const _: () = assert!(RECORD_BYTES_MAX < 1 << 20 && RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);

@@ -78,6 +78,7 @@ pub(super) fn not_posted(error: &PostError) -> Status {
         PostError::Log(AppendError::TooLarge { .. }) => {
             (Code::InvalidArgument, ErrorDetails::new())
         }
+        PostError::Log(AppendError::Refused(_)) => (Code::ResourceExhausted, retry()),
         PostError::Log(AppendError::Poisoned(_)) | PostError::Stopping => {
             (Code::Unavailable, ErrorDetails::new())
         }

@@ -3,10 +3,16 @@
 //!
 //! One contract, several engines; `conformance` runs against each of them.
 
+pub mod conformance;
+pub mod embedded;
+pub mod jetstream;
+pub mod memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::domain::movement::TimeUs;
 
@@ -53,7 +59,37 @@ pub enum MediaType {
     Other(Box<str>),
 }
 
-/// Which log this is. Two logs with equal identity hold the same entries.
+impl Entry {
+    /// Hash of what the log must not change: position, time and payload. An instance keeps that of
+    /// the last entry it applied, see [`Anchor`].
+    pub fn hash(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        hasher.update(&self.position.to_le_bytes());
+        hasher.update(&self.time_us.to_le_bytes());
+        hasher.update(&self.payload);
+        hasher.digest()
+    }
+
+    /// What to remember of this entry, if it is the last one applied.
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            position: self.position,
+            hash: self.hash(),
+        }
+    }
+}
+
+/// What an instance remembers of the last entry it applied, to find out whether the log still
+/// holds it: a log that was truncated and grew anew has the position, but another entry there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// The entry's position.
+    pub position: Position,
+    /// Its [`Entry::hash`].
+    pub hash: u64,
+}
+
+/// Which log this is. Two logs that are the [same](Identity::is_same) hold the same entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// `embedded`, `jetstream` or `memory`.
@@ -62,6 +98,16 @@ pub struct Identity {
     pub name: String,
     /// When it was created.
     pub created_us: TimeUs,
+    /// Tells apart logs created at the same time: random, or the hash of the stream's name.
+    pub id: u64,
+}
+
+impl Identity {
+    /// Whether `other` is this log, even if it is now reached by another name: a directory may be
+    /// moved, and a cluster has many servers.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        (self.engine, self.created_us, self.id) == (other.engine, other.created_us, other.id)
+    }
 }
 
 /// First and last position held; `last == first - 1` if empty.
@@ -84,6 +130,10 @@ pub enum AppendError {
         /// The limit.
         bytes_max: usize,
     },
+    /// Not stored, and will not be: the log is full, or takes no such record. Trying again may help
+    /// once the operator has made room.
+    #[error("the log refused the record: {0}")]
+    Refused(String),
     /// A write or a sync failed. The log takes no more writes until the process is restarted;
     /// whether this record was stored is known only then.
     #[error("the log takes no more writes: {0}")]
@@ -128,16 +178,42 @@ pub trait Log: Send + Sync + 'static {
     /// Appends one `sellable.v1.Record`. May be called concurrently; calls that are under way
     /// together get their positions in any order and share one sync.
     ///
-    /// Resolved means durable, by the engine's documented policy, and readable.
+    /// Resolved means durable, by the engine's documented policy, and readable. Dropping the
+    /// future does not take the record back: whether it is stored is then unknown.
     async fn append(&self, record: Bytes) -> Result<Position, AppendError>;
 
     /// First and last position held.
     async fn bounds(&self) -> Result<Bounds, LogError>;
 
-    /// Reads from `from` (at least 1) on, and follows the tail for ever.
+    /// Reads from `from` (at least 1) on, and follows the tail for ever. Asking for more than
+    /// `last + 1` is [`LogError::Diverged`]: who asks has applied what this log does not hold.
     async fn reader(&self, from: Position) -> Result<Box<dyn Reader>, LogError>;
 
-    /// Forgets all entries below `below`. May keep more than asked.
+    /// Checks, before [`Log::reader`] goes on after it, that this log still holds the entry that
+    /// was last applied. An entry that has just been trimmed cannot be compared, and is believed.
+    async fn check(&self, anchor: Anchor) -> Result<(), LogError> {
+        let bounds = self.bounds().await?;
+        let Anchor { position, hash } = anchor;
+        if bounds.last < position {
+            return Err(LogError::Diverged(format!(
+                "position {position} was applied, but the log ends at {}; its tail was lost",
+                bounds.last
+            )));
+        }
+        if bounds.first == position + 1 {
+            return Ok(());
+        }
+        let entries = self.reader(position).await?.next(1).await?;
+        if entries.iter().any(|entry| entry.hash() != hash) {
+            return Err(LogError::Diverged(format!(
+                "position {position} holds another entry than the one that was applied"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Forgets all entries below `below`. May keep more than asked; never forgets the place
+    /// where the log ends.
     async fn trim(&self, below: Position) -> Result<(), LogError>;
 
     /// Why no writes are taken; `None` if they are.
@@ -152,4 +228,20 @@ pub trait Reader: Send {
     ///
     /// Handles by itself what passes by itself (a lost connection); an error is final.
     async fn next(&mut self, entries_max: usize) -> Result<Vec<Entry>, LogError>;
+}
+
+/// Whether a log that holds `first` to `last` can be read from `from` on.
+fn check_from(from: Position, first: Position, last: Position) -> Result<(), LogError> {
+    if from < first {
+        return Err(LogError::Trimmed {
+            wanted: from,
+            first,
+        });
+    }
+    if from > last + 1 {
+        return Err(LogError::Diverged(format!(
+            "position {from} is asked for, but the log ends at {last}; its tail was lost"
+        )));
+    }
+    Ok(())
 }

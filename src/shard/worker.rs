@@ -121,12 +121,16 @@ impl Completion {
         for effect in effects {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
-                Effect::Answer(to, receipt) => drop(to.send(receipt)),
+                Effect::Answer(to, receipt) => {
+                    let _ = to.send(receipt);
+                }
                 Effect::PutRules(_) => {}
-                Effect::AnswerRules(to, version) => drop(to.send(version)),
+                Effect::AnswerRules(to, version) => {
+                    let _ = to.send(version);
+                }
                 Effect::AnswerAudit(to, audit, position) => {
                     let audit = *audit.lock().unwrap_or_else(PoisonError::into_inner);
-                    drop(to.send((audit, position)));
+                    let _ = to.send((audit, position));
                 }
             }
         }

@@ -1,0 +1,179 @@
+//! The command line. Clients talk gRPC to a server; `serve` and `demo` are one.
+//!
+//! Every command prints tables for people, and JSON with `--json`: one document, or one line for
+//! each element where there may be many. Exit codes are in [`exit`].
+
+pub mod client;
+pub mod demo;
+pub mod exit;
+pub mod operations;
+pub mod output;
+pub mod post;
+pub mod query;
+pub mod rules;
+pub mod serve;
+pub mod settings;
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use exit::{EXIT_CODES, Exit, Failure};
+
+/// How many units of this SKU may this channel sell right now?
+#[derive(Debug, Parser)]
+#[command(name = "sellable", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Print JSON: one document, or one line for each element of a list
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::ServeArgs),
+    /// See it at work: run the service with a made-up retailer of 50 stores
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::DemoArgs),
+    /// Post the movements of a file (NDJSON or CSV)
+    #[command(after_help = post::EXAMPLES)]
+    Post(post::PostArgs),
+    /// How many units a channel may sell now
+    #[command(after_help = query::EXAMPLES)]
+    Query(query::QueryArgs),
+    /// Why it is that many: every term of the answer
+    #[command(after_help = query::EXPLAIN_EXAMPLES)]
+    Explain(query::ExplainArgs),
+    /// Channel rules: read, check, compare, put in force
+    #[command(after_help = rules::EXAMPLES)]
+    Rules(rules::RulesArgs),
+    /// How the server stands
+    #[command(after_help = operations::STATUS_EXAMPLES)]
+    Status(operations::StatusArgs),
+    /// Parked movements, oldest first
+    #[command(after_help = operations::EXCEPTIONS_EXAMPLES)]
+    Exceptions(operations::ExceptionsArgs),
+    /// Digest of the whole state, and the check that no unit was made or lost
+    Digest(operations::DigestArgs),
+    /// Print the settings: every key with its documentation, or the values in force
+    #[command(after_help = settings::EXAMPLES)]
+    Config(settings::ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Context {
+    /// Print JSON.
+    pub json: bool,
+    /// The environment, for the settings.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Runs a command to its end. Failures go to stderr.
+pub fn run(cli: Cli, env: BTreeMap<String, String>) -> ExitCode {
+    let context = Context {
+        json: cli.json,
+        env,
+    };
+    let exit = dispatch(cli.command, &context).unwrap_or_else(|failure| {
+        if context.json {
+            eprintln!("{}", failure.to_json());
+        } else {
+            eprint!("{}", failure.to_text());
+        }
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args, context),
+        Command::Demo(args) => demo::run(args, context),
+        Command::Config(args) => settings::run(args, context),
+        Command::Completions(args) => completions(args.shell),
+        Command::Post(args) => block_on(post::run(args, context)),
+        Command::Query(args) => block_on(query::run(args, context)),
+        Command::Explain(args) => block_on(query::explain(args, context)),
+        Command::Rules(args) => block_on(rules::run(args, context)),
+        Command::Status(args) => block_on(operations::status(args, context)),
+        Command::Exceptions(args) => block_on(operations::exceptions(args, context)),
+        Command::Digest(args) => block_on(operations::digest(args, context)),
+    }
+}
+
+/// A client needs no more than this thread.
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start: {error}")))?
+        .block_on(command)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sellable", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_parse() {
+        for line in [
+            "sellable serve --listen 0.0.0.0:7420 --data-dir /tmp/x --set ids.max=5000",
+            "sellable demo --scale 0.1 --seed 7 --exit",
+            "sellable post - --format ndjson --rejects bad.ndjson --json",
+            "sellable query --channel web A B --locations --min-position 4",
+            "sellable query --channel web -",
+            "sellable explain --channel web A --server http://other:7420",
+            "sellable rules put rules.toml --dry-run --note test",
+            "sellable rules diff rules.toml",
+            "sellable status --wait 30",
+            "sellable exceptions --kind stale --kind malformed --all",
+            "sellable digest",
+            "sellable config --effective --shards 3 --json",
+            "sellable completions bash",
+        ] {
+            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_usage_is_refused() {
+        for line in [
+            "sellable",
+            "sellable query A",
+            "sellable query --channel web",
+            "sellable post",
+            "sellable exceptions --kind nonsense",
+            "sellable demo --scale 0",
+            "sellable serve --set shards",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

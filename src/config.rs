@@ -1,0 +1,268 @@
+//! Settings of one instance: one table of keys, from which the parser, the environment variables,
+//! the flags and the documentation all follow.
+//!
+//! A key's value is the last one given in this order: its default, `sellable.toml`, its
+//! environment variable, a flag. Everything is parsed from text and maps that the caller passes;
+//! nothing here looks at the process.
+
+mod document;
+mod load;
+mod value;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::limits;
+
+pub use document::{effective_json, effective_text, template};
+pub use load::{ConfigError, ConfigErrors, FlagValue, Loaded, Origin, Setting, Sources, load};
+pub use value::{Kind, Value};
+
+use value::FromValue;
+
+/// One key of the settings.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted name; the part before the dot is the TOML section.
+    pub name: &'static str,
+    /// Which values it takes.
+    pub kind: Kind,
+    /// Default, written as in an environment variable.
+    pub default: &'static str,
+    /// Convenience flag, without the dashes. Every key can be given with `--set` too.
+    pub flag: Option<&'static str>,
+    /// Documentation, line by line.
+    pub doc: &'static [&'static str],
+}
+
+impl Key {
+    /// Its environment variable.
+    pub fn env(&self) -> String {
+        format!(
+            "{}{}",
+            ENV_PREFIX,
+            self.name.replace('.', "_").to_ascii_uppercase()
+        )
+    }
+
+    /// The key with this dotted name.
+    pub fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+}
+
+/// Prefix of every environment variable.
+pub const ENV_PREFIX: &str = "SELLABLE_";
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty = $name:literal, $kind:expr, $default:literal, $flag:expr;
+    )+) => {
+        /// Settings of one instance, checked and typed.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        /// Every key, in the order in which they are documented.
+        pub static KEYS: &[Key] = &[
+            $( Key {
+                name: $name,
+                kind: $kind,
+                default: $default,
+                flag: $flag,
+                doc: &[$($doc),+],
+            }, )+
+        ];
+
+        impl Config {
+            /// Builds it from one value for each key, in the order of [`KEYS`].
+            fn from_values<'a>(mut values: impl Iterator<Item = &'a Value>) -> Self {
+                Config {
+                    $( $field: <$type as FromValue>::from_value(
+                        values.next().expect("there is one value for each key"),
+                    ), )+
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address on which gRPC is served. `0.0.0.0:7420` serves every network the host is on;
+    /// there is neither TLS nor authentication yet, so keep it behind something that has them.
+    listen: SocketAddr = "listen", Kind::Address, "127.0.0.1:7420", Some("listen");
+
+    /// Directory of this instance: the journal of the embedded log. Made if missing; a relative
+    /// path is taken from the working directory. One process at a time.
+    data_dir: PathBuf = "data_dir", Kind::Path, "./data", Some("data-dir");
+
+    /// Shards, each with its own writer thread. 0: one less than there are cores, at least 1.
+    /// A private matter of an instance: any number gives the same state and the same digest.
+    shards: usize = "shards",
+        Kind::Integer { min: 0, max: 256, unit: "shards" }, "0", Some("shards");
+
+    /// Address on which /metrics, /livez and /readyz are served over HTTP.
+    http_listen: SocketAddr = "http.listen", Kind::Address, "127.0.0.1:7421", Some("http-listen");
+
+    /// When the embedded log calls fsync.
+    /// `always`: before a movement is answered; it survives a power failure.
+    /// `interval`: every `journal.sync_interval_ms`; a power failure may lose that much.
+    /// `os`: when the operating system likes; survives a kill of the process, no power failure.
+    journal_sync: JournalSync = "journal.sync",
+        Kind::Choice(&["always", "interval", "os"]), "always", None;
+
+    /// Time between two fsyncs if `journal.sync` is `interval`.
+    journal_sync_interval_ms: u64 = "journal.sync_interval_ms",
+        Kind::Integer { min: 1, max: 60_000, unit: "ms" }, "100", None;
+
+    /// Servers of NATS, separated by commas. Set: the log is a JetStream stream. Empty: the log
+    /// is embedded, in `data_dir`. The servers' own `sync_interval` says what a power failure
+    /// may lose.
+    nats_url: Option<String> = "nats.url", Kind::OptionalText, "", Some("nats");
+
+    /// Name of the stream. Made if missing.
+    nats_stream: String = "nats.stream", Kind::Text, "SELLABLE", None;
+
+    /// Credentials file of NATS (.creds). Empty: none.
+    nats_credentials_file: Option<PathBuf> = "nats.credentials_file", Kind::OptionalPath, "", None;
+
+    /// Copies that the NATS cluster keeps of the stream, if it has to be made.
+    nats_replicas: u32 = "nats.replicas",
+        Kind::Integer { min: 1, max: 5, unit: "copies" }, "1", None;
+
+    /// Channel rules (TOML) to put in force at the start and on SIGHUP, if they differ from the
+    /// ones in force. Empty: rules change by `sellable rules put` alone.
+    rules_file: Option<PathBuf> = "rules.file", Kind::OptionalPath, "", Some("rules");
+
+    /// How long movement ids are remembered. A movement older than what has been forgotten cannot
+    /// be proved new and is parked as `stale`.
+    ids_horizon_hours: u64 = "ids.horizon_hours",
+        Kind::Integer { min: 1, max: 87_600, unit: "hours" }, "168", None;
+
+    /// Most movement ids remembered, whatever their age; the oldest are forgotten first. All
+    /// instances on one log need the same value, since it decides what is stale.
+    ids_max: u64 = "ids.max",
+        Kind::Integer { min: 1_000, max: 10_000_000_000, unit: "ids" }, "200000000", None;
+
+    /// Most movements that wait at the door, over all callers. Beyond it, posting answers
+    /// RESOURCE_EXHAUSTED.
+    intake_queue_movements_max: usize = "intake.queue_movements_max",
+        Kind::Integer { min: 1_000, max: 10_000_000, unit: "movements" }, "100000", None;
+
+    /// Most movements of many callers that are gathered into one record of the log.
+    intake_record_movements_max: usize = "intake.record_movements_max",
+        Kind::Integer {
+            min: limits::BATCH_MOVEMENTS_MAX as u64,
+            max: limits::RECORD_MOVEMENTS_MAX as u64,
+            unit: "movements",
+        }, "4000", None;
+
+    /// How long a record waits for more callers to join it. 0: it takes those already waiting.
+    intake_gather_wait_us: u64 = "intake.gather_wait_us",
+        Kind::Integer { min: 0, max: 1_000_000, unit: "µs" }, "200", None;
+
+    /// Longest time that a query waits for its `min_position`.
+    query_min_position_wait_ms_max: u64 = "query.min_position_wait_ms_max",
+        Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "5000", None;
+
+    /// Largest gRPC message taken.
+    grpc_message_bytes_max: usize = "grpc.message_bytes_max",
+        Kind::Integer { min: 1 << 16, max: 1 << 28, unit: "bytes" }, "8388608", None;
+
+    /// Most gRPC calls under way on one connection.
+    grpc_concurrent_streams_max: u32 = "grpc.concurrent_streams_max",
+        Kind::Integer { min: 1, max: 1_000_000, unit: "calls" }, "1000", None;
+
+    /// Most parked movements kept with their bytes; beyond it, the newest are only counted.
+    exceptions_kept_max: usize = "exceptions.kept_max",
+        Kind::Integer { min: 100, max: 10_000_000, unit: "exceptions" }, "100000", None;
+
+    /// On SIGTERM: how long calls under way may take to end before they are cut off.
+    drain_grace_ms: u64 = "drain.grace_ms",
+        Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;
+
+    /// Form of the program's own log, on stderr: `text` for people, `json` for machines.
+    trace_format: TraceFormat = "trace.format",
+        Kind::Choice(&["text", "json"]), "text", Some("log-format");
+
+    /// What the program's own log tells: a level (error, warn, info), or one for each target, as
+    /// in `info,sellable::log=warn`. Release builds have nothing finer than info.
+    trace_filter: String = "trace.filter", Kind::Text, "info", Some("log-level");
+}
+
+/// When the embedded log calls fsync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalSync {
+    /// Before every answer.
+    Always,
+    /// Every `journal.sync_interval_ms`.
+    Interval,
+    /// When the operating system likes.
+    Os,
+}
+
+/// Form of the program's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraceFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which engine keeps the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A journal in `data_dir`.
+    Embedded,
+    /// A stream of NATS JetStream.
+    JetStream,
+}
+
+impl Config {
+    /// The engine, which follows from `nats.url`.
+    pub fn engine(&self) -> Engine {
+        match self.nats_url {
+            Some(_) => Engine::JetStream,
+            None => Engine::Embedded,
+        }
+    }
+
+    /// The number of shards on a host of so many cores.
+    pub fn shard_count(&self, cores: usize) -> usize {
+        match self.shards {
+            0 => cores.saturating_sub(1).max(1),
+            given => given,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let defaults: Vec<Value> = KEYS.iter().map(Key::default_value).collect();
+        Config::from_values(defaults.iter())
+    }
+}
+
+impl FromValue for JournalSync {
+    fn from_value(value: &Value) -> Self {
+        match value.as_text() {
+            "always" => Self::Always,
+            "interval" => Self::Interval,
+            _ => Self::Os,
+        }
+    }
+}
+
+impl FromValue for TraceFormat {
+    fn from_value(value: &Value) -> Self {
+        match value.as_text() {
+            "json" => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

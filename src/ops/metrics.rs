@@ -1,0 +1,175 @@
+//! Metrics, by the conventions of Prometheus. They are read from the instance when they are asked
+//! for, so that they cost nothing where the work is done.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::{api::now_us, instance::Instance};
+
+/// All metrics of an instance.
+pub(super) fn registry(instance: &Arc<Instance>) -> Registry {
+    let mut registry = Registry::with_prefix("sellable");
+    let identity = instance.log_identity();
+    registry.register(
+        "build",
+        "The program and its log",
+        Info::new([
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("log_engine", identity.engine),
+        ]),
+    );
+    registry.register_collector(Box::new(OfInstance(Arc::clone(instance))));
+    registry
+}
+
+struct OfInstance(Arc<Instance>);
+
+impl fmt::Debug for OfInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OfInstance").field(&self.0.id()).finish()
+    }
+}
+
+impl Collector for OfInstance {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let instance = &*self.0;
+        let view = instance.view();
+        let (sizes, ids) = (view.sizes(), instance.ids());
+        let movements = instance.movements();
+        let mut page = Page(encoder);
+
+        page.family(
+            "movements",
+            "Movements read from the log, by what became of them",
+            MetricType::Counter,
+            "outcome",
+            [
+                ("applied", movements.applied),
+                ("duplicate", movements.duplicate),
+                ("parked", movements.parked),
+            ],
+        )?;
+        let counts = instance.parked().counts();
+        page.family(
+            "exceptions",
+            "Open exceptions, by kind",
+            MetricType::Gauge,
+            "kind",
+            crate::domain::exceptions::ParkedKind::ALL
+                .map(|kind| (kind.name(), counts.get(&kind).copied().unwrap_or(0))),
+        )?;
+        page.gauge(
+            "applied_position",
+            "Last log position applied by every shard",
+            view.progress().position(),
+        )?;
+        page.gauge(
+            "ready",
+            "1 once caught up with the log as it stood at the start",
+            u64::from(instance.ready()),
+        )?;
+        page.gauge(
+            "writable",
+            "1 if the log takes writes",
+            u64::from(instance.not_writable().is_none()),
+        )?;
+        page.gauge("skus", "SKUs known", sizes.skus)?;
+        page.gauge("cells", "Cells known: SKUs at locations", sizes.cells)?;
+        page.gauge("locations", "Locations known", sizes.locations)?;
+        page.gauge("order_lines", "Order lines followed", sizes.order_lines)?;
+        page.gauge(
+            "ids_remembered",
+            "Movement ids remembered for idempotency",
+            ids.remembered,
+        )?;
+        page.gauge(
+            "movements_waiting",
+            "Movements of callers that wait to be written or applied",
+            instance.waiting_movements() as u64,
+        )?;
+        page.gauge(
+            "rules_version",
+            "Log position of the channel rules in force; 0: none",
+            view.rulebook().in_force().version,
+        )?;
+        page.bytes(
+            "cells_memory",
+            "Memory of cells and their index",
+            sizes.bytes,
+        )?;
+        page.bytes("ids_memory", "Memory of remembered movement ids", ids.bytes)?;
+        let age_us = match view.progress().time_us() {
+            0 => 0,
+            time_us => (now_us() - time_us).max(0),
+        };
+        page.seconds(
+            "log_time_age",
+            "Age of the last record applied; grows while nothing happens",
+            age_us as f64 / 1e6,
+        )?;
+        page.seconds(
+            "uptime",
+            "Time since the start",
+            instance.uptime().as_secs_f64(),
+        )
+    }
+}
+
+/// What is asked for, as it is written.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(
+            self.0
+                .encode_descriptor(name, help, None, MetricType::Gauge)?,
+        )
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let unit = Some(&Unit::Bytes);
+        gauge.encode(
+            self.0
+                .encode_descriptor(name, help, unit, MetricType::Gauge)?,
+        )
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let unit = Some(&Unit::Seconds);
+        gauge.encode(
+            self.0
+                .encode_descriptor(name, help, unit, MetricType::Gauge)?,
+        )
+    }
+
+    /// One line for each value of a label.
+    fn family<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (value, count) in values {
+            let labels = [(label, value)];
+            match kind {
+                MetricType::Counter => {
+                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                }
+                _ => ConstGauge::new(count).encode(family.encode_family(&labels)?)?,
+            }
+        }
+        Ok(())
+    }
+}
