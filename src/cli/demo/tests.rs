@@ -45,7 +45,7 @@ fn skus_are_distinct_and_their_check_digits_right() {
 #[test]
 fn every_movement_is_valid_and_none_lies_ahead() {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut count = 0;
+    let mut count = 0_usize;
     for movement in Generator::new(small()) {
         let movement = from_proto(&movement).expect("is complete");
         movement.check(NOW_US).expect("is valid");
