@@ -61,6 +61,9 @@ pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
+/// Most bytes of parked movements that are held in memory; those before are in the log.
+pub const PARKED_BYTES_MAX: usize = 64 << 20;
+
 /// Entries that are read from the log, and decoded, at once.
 pub const FOLLOW_ENTRIES_MAX: usize = 512;
 /// Decoded steps that may wait for the sequencer.
@@ -104,4 +107,6 @@ const _: () = assert!(RECORD_BYTES_MAX < QUEUE_BYTES_MAX);
 const _: () = assert!(PULL_MESSAGES + PULL_MESSAGES / 2 < SUBSCRIPTION_MESSAGES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX < PULL_BYTES);
 const _: () = assert!(RECORD_BYTES_MAX < 1 << 20 && RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
+// A message that cannot be read at all is kept whole.
+const _: () = assert!(MESSAGE_BYTES_MAX < PARKED_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);
