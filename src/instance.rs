@@ -168,12 +168,12 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            async move {
+            worker::task_or_abort(async move {
                 if let Err(error) = follow(log, bounds.first, locations, steps).await {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
                 }
-            }
+            })
         });
         let writer = Writer {
             log: Arc::clone(&log),

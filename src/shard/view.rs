@@ -342,3 +342,6 @@ fn cells_of(block: &Block) -> Cells {
             .collect()
     })
 }
+
+#[cfg(test)]
+mod tests;
