@@ -142,7 +142,10 @@ impl Instance {
         let shards: Vec<worker::Shard> = (0..options.shards)
             .map(|number| worker::start(number, Arc::clone(&locations)))
             .collect::<Result<_, _>>()?;
-        let view = View::new(&shards, Arc::clone(&locations), Arc::clone(&shared));
+        let parts = shards
+            .iter()
+            .map(|shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts)));
+        let view = View::new(parts, Arc::clone(&locations), Arc::clone(&shared));
 
         let pending = Arc::<Pending>::default();
         let parked = Arc::new(ParkedList::new(options.parked_kept_max));

@@ -18,6 +18,8 @@ const PARTS: usize = 256;
 const PART_CAPACITY_MIN: usize = 16;
 /// Places behind the last scaled one, for entries pushed along; more if they crowd there.
 const OVERHANG_MIN: usize = 64;
+/// Cache lines from the scaled place on that are fetched ahead.
+const PREFETCH_LINES: usize = 3;
 /// Epochs a sweep may lag behind: an epoch's number is kept in 8 bits.
 const SWEEP_EVERY_EPOCHS: u64 = 64;
 
@@ -256,7 +258,11 @@ impl RememberedIds {
     #[inline]
     pub fn prefetch(&self, key: MovementKey) {
         let part = &self.parts[part_of(key)];
-        prefetch::read(&part.entries[part.home((key.0 >> 64) as u64)]);
+        let home: *const Entry = &part.entries[part.home((key.0 >> 64) as u64)];
+        // A new one is put some entries further on average, and pushes others along.
+        for line in 0..PREFETCH_LINES {
+            prefetch::read(home.wrapping_byte_add(line * 64));
+        }
     }
 
     /// Arrivals are from now on in `epoch`; those before `oldest` are forgotten.
