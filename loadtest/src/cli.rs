@@ -4,7 +4,7 @@ use std::{
     io::Write,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::Parser;
@@ -16,7 +16,7 @@ use crate::{
     Failure,
     queries::{self, Queries, SKUS_PER_CALL_MAX, ZIPF_MAX},
     report::{Report, Setup},
-    run::{self, Limits, Progress},
+    run::{self, Limits, Progress, Stop},
     schedule::{RATE_MAX, SECONDS_MAX, Schedule},
     server::Address,
 };
@@ -206,13 +206,13 @@ async fn load(cli: Cli) -> Result<Report, Failure> {
     Ok(Report::new(setup, sent, &tally))
 }
 
-/// Holds true from the first Ctrl-C on; a second one ends the process as if there were no first.
-fn stop_at_signal() -> watch::Receiver<bool> {
-    let (stop, stopped) = watch::channel(false);
+/// Holds when the first Ctrl-C came; a second one ends the process as if there were no first.
+fn stop_at_signal() -> Stop {
+    let (stop, stopped) = watch::channel(None);
     tokio::spawn(async move {
         // Without signals there is no stop, and the run ends by itself.
         if tokio::signal::ctrl_c().await.is_ok() {
-            stop.send_replace(true);
+            stop.send_replace(Some(Instant::now()));
         } else {
             stop.closed().await;
         }

@@ -194,9 +194,9 @@ pub struct Report {
     pub answered: u64,
     /// Calls that failed, in any way.
     pub failed: u64,
-    /// Calls that were never sent, since the limit of calls in flight was reached.
+    /// Calls that were never sent: too many were in flight, or the generator could not keep up.
     pub dropped: u64,
-    /// Calls that were sent later for the same reason.
+    /// Calls that were sent, after they had waited for the limit of calls in flight.
     pub held_back: u64,
     /// True if the run was stopped before its end; what was not yet due then is not counted.
     pub interrupted: bool,
@@ -335,8 +335,8 @@ impl Report {
         }
         if self.dropped > 0 {
             notes.push(
-                "Calls were dropped since too many were in flight: the rate is beyond what the \
-                 server, or this machine, can do."
+                "Calls were dropped since they could not be sent in time: the rate is beyond what \
+                 the server, this machine, or the limit of calls in flight allows."
                     .to_owned(),
             );
         }

@@ -23,7 +23,7 @@ use crate::{
     schedule::Schedule,
 };
 
-/// How long calls that were held back may still be sent after the last one was due.
+/// How long calls that are overdue may still be sent after the end of the schedule.
 pub const OVERTIME: Duration = Duration::from_secs(2);
 /// How soon the pacer notices that it is to stop, at the latest.
 const STOP_NOTICED: Duration = Duration::from_millis(50);
@@ -36,6 +36,9 @@ pub struct Limits {
     /// How long one call may take from when it is sent.
     pub timeout: Duration,
 }
+
+/// Holds the time at which the run was told to stop, once it was.
+pub type Stop = watch::Receiver<Option<Instant>>;
 
 /// How far a run is, for who watches it.
 #[derive(Debug, Default)]
@@ -104,7 +107,7 @@ pub async fn try_once(
     Ok(())
 }
 
-/// Runs the schedule to its end, or until `stop` holds true, and waits for all calls sent.
+/// Runs the schedule to its end, or until it is told to stop, and waits for all calls sent.
 ///
 /// # Errors
 /// If the pacer cannot be started, or has panicked.
@@ -114,7 +117,7 @@ pub async fn run(
     queries: Queries,
     limits: Limits,
     progress: Arc<Progress>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
 ) -> Result<(Sent, Tally), Failure> {
     let connections: Vec<Arc<Connection>> = channels
         .into_iter()
@@ -166,7 +169,7 @@ struct Pacer {
     in_flight: Arc<Semaphore>,
     timeout: Duration,
     progress: Arc<Progress>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
     runtime: Handle,
 }
 
@@ -190,18 +193,21 @@ impl Pacer {
             self.send(sent.sent, due, query, permit);
             sent.sent += 1;
         }
-        let now = self.start.elapsed();
-        sent.interrupted = (not_sent.is_some() && *self.stop.borrow()).then_some(now);
-        // What was due counts, and what a stop came before does not.
+        if not_sent.is_some() {
+            let stopped = *self.stop.borrow();
+            sent.interrupted = stopped.map(|at| at.saturating_duration_since(self.start));
+        }
+        // What came to be due only after a stop was not to be sent.
+        let until = sent.interrupted.unwrap_or(end);
         let left = not_sent.into_iter().chain(schedule);
-        sent.dropped = left.take_while(|due| *due <= now).count() as u64;
+        sent.dropped = left.take_while(|due| *due <= until).count() as u64;
         sent
     }
 
     /// False if it is to stop instead.
     fn wait_until(&self, due: Duration) -> bool {
         loop {
-            if *self.stop.borrow() {
+            if self.stop.borrow().is_some() {
                 return false;
             }
             let left = due.saturating_sub(self.start.elapsed());
@@ -214,6 +220,10 @@ impl Pacer {
 
     /// Leave for one more call in flight, waited for if need be; none if the run ends first.
     fn permit(&mut self, end: Duration, held_back: &mut u64) -> Option<OwnedSemaphorePermit> {
+        // Also without any limit reached: the pacer itself may be what cannot keep up.
+        if self.start.elapsed() >= end {
+            return None;
+        }
         let in_flight = self.in_flight.clone();
         if let Ok(permit) = in_flight.clone().try_acquire_owned() {
             return Some(permit);
@@ -224,7 +234,7 @@ impl Pacer {
             tokio::select! {
                 permit = in_flight.acquire_owned() => permit.ok(),
                 () = tokio::time::sleep_until(end) => None,
-                _ = stop.wait_for(|stop| *stop) => None,
+                _ = stop.wait_for(Option::is_some) => None,
             }
         });
         *held_back += u64::from(permit.is_some());

@@ -107,12 +107,7 @@ impl Trial {
         }
     }
 
-    async fn run(
-        self,
-        (rate, seconds): (u64, u64),
-        limits: Limits,
-        stop: watch::Receiver<bool>,
-    ) -> Report {
+    async fn run(self, (rate, seconds): (u64, u64), limits: Limits, stop: Stop) -> Report {
         let skus = (0..10).map(|n| format!("SKU-{n}")).collect();
         let queries = Queries::new("web".to_owned(), skus, 10, 0.0, 1).expect("enough SKUs");
         let schedule = Schedule::new(rate, seconds, 1);
@@ -154,8 +149,8 @@ const PLENTY: Limits = Limits {
 };
 
 /// A stop that never comes; the sender has to be kept.
-fn no_stop() -> (watch::Sender<bool>, watch::Receiver<bool>) {
-    watch::channel(false)
+fn no_stop() -> (watch::Sender<Option<Instant>>, Stop) {
+    watch::channel(None)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,11 +222,21 @@ async fn a_stop_ends_the_run_and_counts_what_was_due() {
     let asked = trial.asked.clone();
     let running = tokio::spawn(trial.run((100, 3_600), PLENTY, stop));
     asked.notified().await;
-    keep.send_replace(true);
+    keep.send_replace(Some(Instant::now()));
     let report = running.await.expect("it ends");
     assert!(report.interrupted && !report.is_clean());
     assert!(report.answered >= 1, "{report:?}");
     assert!(report.due < 360_000, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_comes_after_a_stop_is_dropped() {
+    let trial = Trial::new(Manner::Answers).await;
+    // Told before it began: no call was due by then.
+    let (_keep, stop) = watch::channel(Some(Instant::now()));
+    let report = trial.run((1, 3_600), PLENTY, stop).await;
+    assert!(report.interrupted);
+    assert_eq!((report.due, report.dropped), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
