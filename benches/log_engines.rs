@@ -22,6 +22,10 @@ use std::{
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use redb::ReadableDatabase;
+use sellable::log::{
+    Log,
+    embedded::{EmbeddedLog, Options},
+};
 use tokio::sync::{mpsc, oneshot};
 
 const ROUNDS: usize = 3;
@@ -153,6 +157,37 @@ impl Store for Redb {
             bytes += item.unwrap().1.value().len() as u64;
         }
         bytes
+    }
+}
+
+/// The embedded log itself; it has the queue and the group commit of its own.
+async fn measure_embedded(dir: &Path, callers: usize, size: usize, time: Duration) -> Rates {
+    let log = Arc::new(EmbeddedLog::open(Options::new(dir.join("embedded"))).unwrap());
+    let writer = log.clone();
+    let append = move |record| {
+        let log = writer.clone();
+        async move {
+            log.append(record).await.unwrap();
+        }
+    };
+    let appended = drive(append, callers, size, time).await;
+    drop(log);
+    // Opened anew, so that nothing comes from memory.
+    let log = EmbeddedLog::open(Options::new(dir.join("embedded"))).unwrap();
+    let last = log.bounds().await.unwrap().last;
+    let mut reader = log.reader(1).await.unwrap();
+    let started = Instant::now();
+    let (mut read, mut bytes) = (0, 0);
+    while read < last {
+        for entry in reader.next(4_096).await.unwrap() {
+            read += 1;
+            bytes += entry.payload.len();
+        }
+    }
+    Rates {
+        appends_per_s: appended.per_s,
+        p999_us: appended.p999_us,
+        read_mb_per_s: bytes as f64 / 1e6 / started.elapsed().as_secs_f64(),
     }
 }
 
@@ -380,6 +415,32 @@ fn damage_all() {
             }
         },
     );
+    let options = |dir: &Path| Options::new(dir.join("embedded"));
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    damage(
+        "embedded",
+        |dir| {
+            runtime().block_on(async {
+                let log = EmbeddedLog::open(options(dir)).ok()?;
+                let last = log.bounds().await.ok()?.last;
+                let mut reader = log.reader(1).await.ok()?;
+                let mut records = Vec::new();
+                while (records.len() as u64) < last {
+                    let entries = reader.next(1_000).await.ok()?;
+                    records.extend(entries.iter().map(|entry| entry.payload.to_vec()));
+                }
+                Some(records)
+            })
+        },
+        |dir| {
+            runtime().block_on(async {
+                let log = EmbeddedLog::open(options(dir)).unwrap();
+                for record in samples() {
+                    log.append(record).await.unwrap();
+                }
+            });
+        },
+    );
     let _ = std::panic::take_hook();
 }
 
@@ -394,21 +455,26 @@ async fn main() {
     if !env::args().any(|argument| argument == "--bench") {
         return;
     }
-    damage_all();
+    // It runs the embedded log on a runtime of its own.
+    std::thread::spawn(damage_all).join().unwrap();
     let parent = env::var_os("SELLABLE_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
     let time_ms = env::var("SELLABLE_BENCH_MS").map_or(1_500, |text| text.parse().unwrap());
     println!("engine      callers     size   appends/s   ratio  p99.9 us   read MB/s   ratio");
     for (callers, size) in [(1, 256), (16, 256), (1, 65_536), (16, 65_536)] {
-        let mut rates: [Vec<Rates>; 3] = Default::default();
+        let mut rates: [Vec<Rates>; 4] = Default::default();
         for _ in 0..ROUNDS {
             for (index, rates) in rates.iter_mut().enumerate() {
                 let dir = tempfile::tempdir_in(&parent).unwrap();
+                let time = Duration::from_millis(time_ms);
+                if index == 3 {
+                    rates.push(measure_embedded(dir.path(), callers, size, time).await);
+                    continue;
+                }
                 let store: Box<dyn Store> = match index {
                     0 => Box::new(Floor::open(dir.path())),
                     1 => Box::new(Fjall::open(dir.path())),
                     _ => Box::new(Redb::open(dir.path())),
                 };
-                let time = Duration::from_millis(time_ms);
                 rates.push(measure(store, callers, size, time).await);
             }
         }
@@ -417,7 +483,7 @@ async fn main() {
             p999_us: median(rates.iter().map(|rate| rate.p999_us).collect()),
             read_mb_per_s: median(rates.iter().map(|rate| rate.read_mb_per_s).collect()),
         });
-        for (name, rates) in ["floor", "fjall", "redb"].iter().zip(medians) {
+        for (name, rates) in ["floor", "fjall", "redb", "embedded"].iter().zip(medians) {
             println!(
                 "{name:<10} {callers:>8} {size:>8} {:>11.0} {:>7.2} {:>9.0} {:>11.0} {:>7.2}",
                 rates.appends_per_s,

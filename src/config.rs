@@ -158,9 +158,10 @@ settings! {
             unit: "movements",
         }, "4000", None;
 
-    /// How long a record waits for more callers to join it. 0: it takes those already waiting.
+    /// How long a record waits for more callers to join it. 0: it takes those that came together
+    /// while the record before it was written, which is mostly best.
     intake_gather_wait_us: u64 = "intake.gather_wait_us",
-        Kind::Integer { min: 0, max: 1_000_000, unit: "µs" }, "200", None;
+        Kind::Integer { min: 0, max: 1_000_000, unit: "µs" }, "0", None;
 
     /// Longest time that a query waits for its `min_position`.
     query_min_position_wait_ms_max: u64 = "query.min_position_wait_ms_max",

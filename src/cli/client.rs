@@ -1,6 +1,6 @@
 //! Connecting to a server.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use tonic::{
@@ -8,7 +8,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, innermost};
 use crate::{
     config::Config,
     proto::v1::{
@@ -94,15 +94,6 @@ impl Server {
             timeout: Duration::from_secs(self.timeout),
         })
     }
-}
-
-/// The cause at the bottom: it says the most ("Connection refused").
-fn innermost(error: &dyn Error) -> String {
-    let mut at = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    at.to_string()
 }
 
 /// A connection.

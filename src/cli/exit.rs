@@ -97,6 +97,18 @@ impl Failure {
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
+        // A status with a cause was made on this side: no server sent it.
+        let in_time = !matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded);
+        if let (Some(cause), true) = (std::error::Error::source(&status), in_time) {
+            return Self::new(
+                Exit::Unavailable,
+                format!(
+                    "the connection to the server was lost: {}",
+                    innermost(cause)
+                ),
+            )
+            .hint("try again");
+        }
         let found = status.get_error_details();
         let mut details = Vec::new();
         if let Some(bad) = found.bad_request() {
@@ -117,11 +129,8 @@ impl From<tonic::Status> for Failure {
                 details.push(format!("{}: {}", violation.subject, violation.description));
             }
         }
-        if let Some(resource) = found.resource_info() {
-            if !resource.description.is_empty() {
-                details.push(resource.description.clone());
-            }
-        }
+        let resource = found.resource_info().map(|resource| &resource.description);
+        details.extend(resource.filter(|text| !text.is_empty()).cloned());
         if let Some(info) = found.error_info() {
             let mut metadata: Vec<_> = info.metadata.iter().collect();
             metadata.sort();
@@ -182,6 +191,15 @@ impl From<tonic::Status> for Failure {
             hint,
         }
     }
+}
+
+/// The cause at the bottom: it says the most ("Connection refused").
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use exit::{EXIT_CODES, Exit, Failure};
 
 /// How many units of this SKU may this channel sell right now?
 #[derive(Debug, Parser)]
-#[command(name = "sellable", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "sellable", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Print JSON: one document, or one line for each element of a list
     #[arg(long, global = true)]
@@ -150,6 +150,8 @@ mod tests {
             "sellable explain --channel web A --server http://other:7420",
             "sellable rules put rules.toml --dry-run --note test",
             "sellable rules diff rules.toml",
+            "sellable rules get --version 4",
+            "sellable rules check --offline rules.toml",
             "sellable status --wait 30",
             "sellable exceptions --kind stale --kind malformed --all",
             "sellable digest",

@@ -14,7 +14,11 @@ use super::{
     exit::{Exit, Failure},
     output::{self, json_moment, moment, number},
 };
-use crate::{limits, proto::v1 as pb};
+use crate::{
+    domain::rules::{Finding, Rules},
+    limits,
+    proto::v1 as pb,
+};
 
 /// Examples for `sellable rules --help`.
 pub const EXAMPLES: &str = "\
@@ -64,6 +68,9 @@ enum RulesCommand {
     Check {
         /// The document (TOML); `-` reads stdin
         file: PathBuf,
+        /// Ask no server; it would also warn of locations that it has never seen
+        #[arg(long)]
+        offline: bool,
         #[command(flatten)]
         server: Server,
     },
@@ -101,7 +108,12 @@ pub async fn run(args: RulesArgs, context: &Context) -> Result<Exit, Failure> {
             };
             put(&file, request, &server.connect().await?, context).await
         }
-        RulesCommand::Check { file, server } => {
+        RulesCommand::Check {
+            file,
+            offline: true,
+            ..
+        } => check(&file, &read(&file)?, context),
+        RulesCommand::Check { file, server, .. } => {
             let request = pb::PutRulesRequest {
                 toml: read(&file)?,
                 validate_only: true,
@@ -142,6 +154,48 @@ fn read(file: &Path) -> Result<String, Failure> {
         .hint("name groups of locations by patterns, and SKUs by prefixes")),
         Ok(_) => Ok(text),
     }
+}
+
+/// Checks a document here, by the same code as the server.
+fn check(file: &Path, text: &str, context: &Context) -> Result<Exit, Failure> {
+    let warnings = match Rules::parse(text) {
+        Ok((_, warnings)) => warnings,
+        Err(error) => {
+            let place = |finding: &Finding| format!("{}: {finding}", file.display());
+            let mut details: Vec<String> = error.findings.iter().map(place).collect();
+            if error.omitted > 0 {
+                details.push(format!("and {} more", error.omitted));
+            }
+            return Err(Failure {
+                details,
+                ..Failure::usage("the rules are wrong")
+            });
+        }
+    };
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    let response = pb::PutRulesResponse {
+        warnings,
+        ..pb::PutRulesResponse::default()
+    };
+    if context.json {
+        output::print_json(&put_json(&response))?;
+    } else {
+        output::print(&valid_text(&response))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn valid_text(response: &pb::PutRulesResponse) -> String {
+    let mut out = warnings_text(response);
+    out.push_str("The document is valid.\n");
+    out
+}
+
+fn warnings_text(response: &pb::PutRulesResponse) -> String {
+    let warnings = response.warnings.iter();
+    warnings
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect()
 }
 
 async fn get(version: u64, server: &Server, context: &Context) -> Result<Exit, Failure> {
@@ -203,13 +257,12 @@ async fn put(
         output::print_json(&put_json(&response))?;
         return Ok(Exit::Done);
     }
-    let mut out = String::new();
-    for warning in &response.warnings {
-        out.push_str(&format!("warning: {warning}\n"));
-    }
     if checked {
-        out.push_str("The document is valid.\n");
-    } else if compared {
+        output::print(&valid_text(&response))?;
+        return Ok(Exit::Done);
+    }
+    let mut out = warnings_text(&response);
+    if compared {
         out.push_str(&changes_text(&response));
     } else if response.changed {
         out.push_str(&format!("Version {} is in force.\n", response.version));
@@ -294,4 +347,45 @@ fn put_json(response: &pb::PutRulesResponse) -> serde_json::Value {
             })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTEXT: Context = Context {
+        json: false,
+        env: std::collections::BTreeMap::new(),
+    };
+
+    #[test]
+    fn findings_name_the_file_and_the_line() {
+        let file = Path::new("rules.toml");
+        let text = "[channel.web]\nsources = [\"dc\"]\nbufer = 2\n";
+        let failure = check(file, text, &CONTEXT).expect_err("a key is wrong");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.details[0].starts_with("rules.toml:"), "{failure:?}");
+        assert!(failure.details[0].contains("bufer"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_dry_run_says_what_would_change() {
+        let mut response = pb::PutRulesResponse::default();
+        assert!(changes_text(&response).starts_with("No channel"));
+        response.changes.push(pb::ChannelChange {
+            channel: "web".to_owned(),
+            skus_changed: 1,
+            units_before: 1_200,
+            units_after: 200,
+            largest: vec![pb::SkuChange {
+                sku: "A".to_owned(),
+                before: 1_200,
+                after: 200,
+            }],
+            ..pb::ChannelChange::default()
+        });
+        let text = changes_text(&response);
+        assert!(text.contains("-1,000"), "{text}");
+        assert!(text.ends_with("\nNothing has been changed.\n"), "{text}");
+    }
 }

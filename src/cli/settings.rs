@@ -85,15 +85,16 @@ impl Args for SettingFlags {
             );
         for key in KEYS {
             let Some(flag) = key.flag else { continue };
-            let first = key.doc.first().map_or("", |line| line.trim());
-            let sentence = first.split_once(". ").map_or(first, |(one, _)| one);
+            let lines: Vec<&str> = key.doc.iter().map(|line| line.trim()).collect();
+            let doc = lines.join(" ");
+            let sentence = doc.split_once(". ").map_or(doc.as_str(), |(one, _)| one);
             command = command.arg(
                 Arg::new(key.name)
                     .long(flag)
                     .value_name("VALUE")
                     .help(format!(
                         "{} [{}]",
-                        sentence.trim_end_matches(['.', ',']),
+                        sentence.trim_end_matches('.'),
                         key.env()
                     )),
             );

@@ -8,7 +8,7 @@
 //!
 //! # Reading
 //!
-//! See [`reader`]: the server keeps no position for us and gets no acknowledgements. Whatever is in
+//! See `reader.rs`: the server keeps no position for us and gets no acknowledgements. Whatever is in
 //! doubt (a gap, a lost connection, silence) is settled in one way: forget the consumer, make sure
 //! that the stream is still the one that was read, and make a new consumer after the last entry.
 

@@ -22,7 +22,7 @@ pub fn location(index: usize) -> String {
 /// so that no article of a real company is named.
 pub fn sku(index: usize) -> String {
     // An odd factor that 5 does not divide permutes the numbers of ten digits, so no two are equal.
-    let item = (index as u64).wrapping_mul(3_141_592_653) % 10_000_000_000;
+    let item = (index as u64 + 1).wrapping_mul(3_141_592_653) % 10_000_000_000;
     let digits = format!("2{}{item:010}", department(index));
     let check = check_digit(&digits);
     format!("{digits}{check}")

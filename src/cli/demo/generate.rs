@@ -10,6 +10,7 @@ use prost_types::Timestamp;
 
 use super::{
     catalog::{self, CENTERS, LOCATIONS, STORES},
+    model::{At, Cell, Event, Line, Plan},
     random::{Random, Zipf},
 };
 use crate::{
@@ -53,110 +54,6 @@ const CHANNELS: [&str; 20] = [
     "marketplace",
     "marketplace",
 ];
-
-/// What to generate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Another seed, another retailer.
-    pub seed: u64,
-    /// No movement occurs after this.
-    pub now_us: TimeUs,
-    /// Articles.
-    pub skus: usize,
-    /// Sales, orders, damages and corrections, in all.
-    pub events: u64,
-    /// Articles in one store that are sold at the counter after they were promised online.
-    pub oversold: usize,
-}
-
-impl Plan {
-    /// The retailer at a size, in thousandths: 1,000 is 20,000 articles and some 600,000 movements.
-    pub fn new(seed: u64, scale_milli: u64, now_us: TimeUs) -> Self {
-        let scaled = |full: u64| full * scale_milli / 1_000;
-        Self {
-            seed,
-            now_us,
-            // Bounded by the command line's range.
-            skus: scaled(20_000).max(200) as usize,
-            events: scaled(205_000).max(1_000),
-            oversold: scaled(12).max(3) as usize,
-        }
-    }
-
-    /// Movements to expect, repeats included; for a progress bar.
-    pub fn movements_estimate(&self) -> u64 {
-        let stocked = self.skus as u64 * 39 / 4;
-        stocked + self.events * 188 / 100
-    }
-}
-
-/// Stock of one article at one location, as the retailer itself knows it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cell {
-    carried: bool,
-    good: u32,
-    /// Promised, not shipped.
-    reserved: u32,
-    /// Of these, taken from the shelf: nobody else can sell it.
-    picked: u32,
-}
-
-impl Cell {
-    fn free(&self) -> u32 {
-        self.good.saturating_sub(self.reserved)
-    }
-}
-
-/// A line of an online order.
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    channel: &'static str,
-    order: u64,
-    line: u8,
-    sku: usize,
-    location: usize,
-    quantity: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Pick(Line),
-    Pack(Line),
-    Ship(Line),
-    Release(Line),
-    Reassign(Line),
-    Replenish { sku: usize, location: usize },
-    Scrap { sku: usize, location: usize },
-    Oversell(usize),
-}
-
-/// Something at a time; of equal times the first planned comes first.
-#[derive(Debug)]
-struct At<T> {
-    time_us: TimeUs,
-    number: u64,
-    what: T,
-}
-
-impl<T> PartialEq for At<T> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.time_us, self.number) == (other.time_us, other.number)
-    }
-}
-
-impl<T> Eq for At<T> {}
-
-impl<T> PartialOrd for At<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for At<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time_us, self.number).cmp(&(other.time_us, other.number))
-    }
-}
 
 /// Yields the movements in the order in which they arrive.
 #[derive(Debug)]

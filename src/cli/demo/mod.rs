@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod generate;
+pub mod model;
 pub mod random;
 
 #[cfg(test)]
@@ -27,7 +28,8 @@ use super::{
     settings::SettingFlags,
 };
 use crate::{config::Config, domain::movement::TimeUs, limits, proto::v1 as pb};
-use generate::{Generator, Plan};
+use generate::Generator;
+use model::Plan;
 
 /// Examples for `sellable demo --help`.
 pub const EXAMPLES: &str = "\
@@ -45,7 +47,7 @@ pub const RULES: &str = include_str!("rules.toml");
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Articles shown at the end, by their rank in demand.
+/// Articles shown at the end, by their rank in demand; the smallest retailer has the first four.
 const SHOWN: [usize; 6] = [0, 4, 25, 150, 1_200, 9_000];
 
 /// Arguments of `sellable demo`.
@@ -143,7 +145,7 @@ impl Demo {
             // It may have ended by itself in the meantime.
             let _ = stop.send(());
             let ended = flat(service.await);
-            return shown.and_then(|()| ended).map(|()| Exit::Done);
+            return shown.and(ended).map(|()| Exit::Done);
         }
         // Held until the end: dropped, it would stop the service.
         let ended = flat(service.await).map(|()| Exit::Done);
@@ -192,7 +194,7 @@ impl Demo {
         report: &Report,
         oversold: &[(usize, String)],
     ) -> Result<(), Failure> {
-        let mut articles: Vec<usize> = SHOWN.iter().map(|rank| rank % plan.skus).collect();
+        let mut articles: Vec<usize> = SHOWN.into_iter().filter(|rank| *rank < plan.skus).collect();
         articles.extend(oversold.first().map(|(article, _)| *article));
         let skus: Vec<String> = articles.iter().map(|n| catalog::sku(*n)).collect();
         let mut answers = Vec::new();
@@ -274,7 +276,7 @@ impl Demo {
              \x20 sellable query --channel web {} {}{server}\n\
              \x20 sellable query --channel app --locations {}{server}\n\
              \x20 sellable explain --channel app {}{server}\n",
-            skus[0], skus[1], skus[3], skus[4]
+            skus[0], skus[1], skus[3], skus[2]
         );
         if let (Some((_, store)), Some(sku)) = (oversold.first(), skus.last()) {
             out.push_str(&format!(

@@ -45,7 +45,7 @@ fn skus_are_distinct_and_their_check_digits_right() {
 #[test]
 fn every_movement_is_valid_and_none_lies_ahead() {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut count = 0;
+    let mut count = 0_usize;
     for movement in Generator::new(small()) {
         let movement = from_proto(&movement).expect("is complete");
         movement.check(NOW_US).expect("is valid");
@@ -178,6 +178,17 @@ fn the_books_add_up_in_the_end() {
 fn the_full_retailer_has_the_promised_size() {
     let estimate = Plan::new(1, 1_000, NOW_US).movements_estimate();
     assert!((500_000..=700_000).contains(&estimate), "{estimate}");
+}
+
+#[test]
+fn the_rules_are_valid() {
+    let (rules, warnings) = crate::domain::rules::Rules::parse(RULES).expect("valid");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let channels: Vec<&str> = rules.channels().map(|(_, name)| name).collect();
+    assert_eq!(channels, ["app", "marketplace", "web"]);
+    let unknown =
+        rules.warnings(|name| (0..catalog::LOCATIONS).any(|n| catalog::location(n) == name));
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

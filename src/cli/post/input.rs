@@ -309,7 +309,10 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str, format: Format) -> (Vec<(u64, String)>, Vec<(u64, String, String)>) {
+    type Ids = Vec<(u64, String)>;
+    type Wrong = Vec<(u64, String, String)>;
+
+    fn read(text: &str, format: Format) -> (Ids, Wrong) {
         let batches = Batches::new(Cursor::new(text.to_owned()), format, Some("pos".to_owned()))
             .unwrap_or_else(|failure| panic!("{}", failure.to_text()));
         let (mut items, mut rejects) = (Vec::new(), Vec::new());

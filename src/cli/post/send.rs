@@ -169,3 +169,204 @@ fn request(batch: &Batch) -> pb::PostRequest {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        sync::{Arc, Mutex},
+    };
+
+    use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
+    use tonic::{Code, Request, Response, Status, Streaming, transport::server};
+
+    use super::*;
+    use crate::{
+        cli::post::{input::Item, report::Counts},
+        proto::v1::movements_server::{Movements, MovementsServer},
+    };
+
+    /// Remembers ids, and lets every stream break off after some answers.
+    #[derive(Clone)]
+    struct Unsteady {
+        seen: Arc<Mutex<HashMap<String, usize>>>,
+        answers_max: usize,
+        code: Code,
+    }
+
+    #[tonic::async_trait]
+    impl Movements for Unsteady {
+        type PostStreamStream = ReceiverStream<Result<pb::PostResponse, Status>>;
+
+        async fn post(
+            &self,
+            _: Request<pb::PostRequest>,
+        ) -> Result<Response<pb::PostResponse>, Status> {
+            Err(Status::unimplemented("not used here"))
+        }
+
+        async fn post_stream(
+            &self,
+            request: Request<Streaming<pb::PostRequest>>,
+        ) -> Result<Response<Self::PostStreamStream>, Status> {
+            let server = self.clone();
+            let mut requests = request.into_inner();
+            let (answers, stream) = mpsc::channel(1);
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while let Some(Ok(request)) = requests.next().await {
+                    // Stored, and then the answer is lost: the worst case.
+                    let answer = server.store(&request);
+                    if answered == server.answers_max {
+                        let _ = answers
+                            .send(Err(Status::new(server.code, "going away")))
+                            .await;
+                        return;
+                    }
+                    answered += 1;
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(Response::new(ReceiverStream::new(stream)))
+        }
+    }
+
+    impl Unsteady {
+        fn store(&self, request: &pb::PostRequest) -> pb::PostResponse {
+            let mut seen = self.seen.lock().expect("not poisoned");
+            let outcomes = request.movements.iter().map(|movement| {
+                let times = seen.entry(movement.id.clone()).or_default();
+                *times += 1;
+                pb::MovementOutcome {
+                    outcome: pb::Outcome::Applied.into(),
+                    duplicate: *times > 1,
+                    ..pb::MovementOutcome::default()
+                }
+            });
+            pb::PostResponse {
+                outcomes: outcomes.collect(),
+                position: 1,
+                ..pb::PostResponse::default()
+            }
+        }
+    }
+
+    async fn post(code: Code, patience: Duration) -> (Result<(), Failure>, Counts, usize) {
+        let unsteady = Unsteady {
+            seen: Arc::default(),
+            answers_max: 7,
+            code,
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let service = MovementsServer::new(unsteady.clone());
+        let serving = tokio::spawn(
+            server::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            for n in 0..40_u64 {
+                let item = |m: u64| Item {
+                    line: n * 10 + m,
+                    raw: Vec::new(),
+                    movement: pb::Movement {
+                        id: format!("{n}-{m}"),
+                        ..pb::Movement::default()
+                    },
+                };
+                // One in ten has nothing to post.
+                let items = if n % 10 == 3 { 0 } else { 10 };
+                let batch = Batch {
+                    items: (0..items).map(item).collect(),
+                    ..Batch::default()
+                };
+                if sender.send(Ok(batch)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let server = Server {
+            server: format!("http://{address}"),
+            timeout: 5,
+        };
+        let mut report = Report::new(None, true);
+        let sent = send(&server, receiver, &mut report, patience).await;
+        serving.abort();
+        let stored = unsteady.seen.lock().expect("not poisoned").len();
+        (sent, report.counts(), stored)
+    }
+
+    #[tokio::test]
+    async fn lost_connections_lose_nothing() {
+        let (sent, counts, stored) = post(Code::Unavailable, Duration::from_secs(30)).await;
+        sent.expect("arrives in the end");
+        assert_eq!(stored, 360);
+        // Each is reported once, as new or, where an answer was lost, as known.
+        assert_eq!(counts.total(), 360);
+        assert_eq!(counts.applied + counts.duplicate, 360);
+        assert!(counts.duplicate > 0);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_repeated() {
+        let (sent, counts, _) = post(Code::InvalidArgument, Duration::from_secs(30)).await;
+        assert_eq!(sent.expect_err("refused").exit, Exit::Usage);
+        assert_eq!(counts.total(), 70);
+    }
+
+    async fn post_one(address: std::net::SocketAddr, patience: Duration) -> Failure {
+        let (sender, receiver) = mpsc::channel(1);
+        let batch = Batch {
+            items: vec![Item {
+                line: 1,
+                raw: Vec::new(),
+                movement: pb::Movement::default(),
+            }],
+            ..Batch::default()
+        };
+        sender.send(Ok(batch)).await.expect("there is room");
+        let server = Server {
+            server: address.to_string(),
+            timeout: 5,
+        };
+        let mut report = Report::new(None, true);
+        let sent = send(&server, receiver, &mut report, patience).await;
+        sent.expect_err("nobody answers")
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let failure = post_one(address, Duration::from_millis(1)).await;
+        assert_eq!(failure.exit, Exit::Unavailable);
+        let start = "no server answers at http://127.0.0.1:";
+        assert!(failure.message.starts_with(start), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_tried_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let accepted = Arc::new(Mutex::new(0));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                *count.lock().expect("not poisoned") += 1;
+                drop(connection);
+            }
+        });
+        let failure = post_one(address, Duration::from_millis(250)).await;
+        assert_eq!(failure.exit, Exit::Unavailable, "{failure:?}");
+        assert!(*accepted.lock().expect("not poisoned") > 1);
+    }
+}

@@ -188,7 +188,7 @@ pub(super) fn check_header(segment: &Segment, file: &File, log_id: u64) -> Resul
     }
     let format = u32_at(&header, 8);
     if format != FORMAT {
-        return Err(super::future_format(&segment.path, format));
+        return Err(super::directory::future_format(&segment.path, format));
     }
     if u64_at(&header, 16) != log_id || u64_at(&header, 24) != segment.first {
         return Err(corrupt("it belongs to another log, or was renamed".into()));
@@ -263,7 +263,7 @@ fn read_up_to(file: &File, offset: u64, bytes_max: usize) -> io::Result<Bytes> {
 /// Answers the position and place of the next entry. An error if the bytes there were once known
 /// to be on disk.
 pub(super) fn recover(segment: &Segment, file: &File) -> Result<Cursor, LogError> {
-    let io_error = |error: io::Error| super::setup(&segment.path, "read", &error);
+    let io_error = |error: io::Error| super::directory::setup(&segment.path, "read", &error);
     let mut cursor = Cursor::start(segment);
     while !cursor
         .read(file, Position::MAX)

@@ -22,20 +22,32 @@ const ACK: &str = "$JS.ACK.";
 
 /// Place and time of a delivered message; `None` if it is not one.
 pub(super) fn delivered(message: &Message) -> Option<(Position, TimeUs)> {
-    let reply = message.reply.as_ref()?.strip_prefix(ACK)?;
+    let reply = message.reply.as_ref()?.strip_prefix(ACK)?.as_bytes();
     // Either `stream.consumer.deliveries.position.number.time.pending`, or the same after
     // `domain.account`, with perhaps more to follow.
-    let tokens = 1 + reply.bytes().filter(|byte| *byte == b'.').count();
-    let mut rest = reply.split('.').skip(if tokens >= 9 { 5 } else { 3 });
-    let position = rest.next()?.parse().ok()?;
-    let nanos: TimeUs = rest.nth(1)?.parse().ok()?;
+    let tokens = 1 + reply.iter().filter(|byte| **byte == b'.').count();
+    let mut rest = reply.split(|byte| *byte == b'.');
+    let position = number(rest.nth(if tokens >= 9 { 5 } else { 3 })?)?;
+    let nanos = number(rest.nth(1)?)?.cast_signed();
     Some((position, nanos / 1_000))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Makes entries of messages; keeps the names of the producers it has met.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     sources: HashMap<Box<str>, Arc<str>>,
+    /// The one met last: messages of one producer often come in a row.
+    last: Option<Arc<str>>,
 }
 
 impl Decoder {
@@ -60,14 +72,22 @@ impl Decoder {
     }
 
     fn source(&mut self, name: &str) -> Arc<str> {
-        if let Some(source) = self.sources.get(name) {
-            return source.clone();
+        match &self.last {
+            Some(last) if **last == *name => return last.clone(),
+            _ => {}
         }
-        if self.sources.len() >= limits::SOURCES_CACHED_MAX {
-            self.sources.clear();
-        }
-        let source: Arc<str> = name.into();
-        self.sources.insert(name.into(), source.clone());
+        let source = match self.sources.get(name) {
+            Some(source) => source.clone(),
+            None => {
+                if self.sources.len() >= limits::SOURCES_CACHED_MAX {
+                    self.sources.clear();
+                }
+                let source: Arc<str> = name.into();
+                self.sources.insert(name.into(), source.clone());
+                source
+            }
+        };
+        self.last = Some(source.clone());
         source
     }
 }

@@ -3,7 +3,7 @@
 //! Pull requests are sent and their answers taken directly: the client's own stream of messages
 //! clones its context for each of them, and leaves it to the caller to find out what was lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_nats::{
     Client, Message, StatusCode, Subscriber,
@@ -16,7 +16,7 @@ use async_nats::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -345,13 +345,14 @@ impl Session {
             if self.messages_due == 0 {
                 self.ask().await?;
             }
-            // Without the runtime's budget for one task, which would end this after 128 messages.
-            while self.ready.len() < entries_max
-                && self.messages_due > 0
-                && self.gap.is_none()
-                && let Some(message) = unconstrained(self.messages.next()).now_or_never()
-            {
-                self.take(message, decoder)?;
+            let drained = self.drain(entries_max, decoder);
+            tokio::select! {
+                biased;
+                drained = timeout(silence_max, drained) => match drained {
+                    Ok(drained) => drained?,
+                    Err(_) => return Err(passing(format!("no word for {silence_max:?}"))),
+                },
+                _ = losses.changed() => return Err(passing("the connection was lost")),
             }
             if !self.ready.is_empty() {
                 return Ok(());
@@ -359,17 +360,29 @@ impl Session {
             if let Some(position) = self.gap {
                 return Err(Interruption::Gap(position));
             }
-            if self.messages_due == 0 {
-                continue;
-            }
-            tokio::select! {
-                message = timeout(silence_max, self.messages.next()) => match message {
-                    Ok(message) => self.take(message, decoder)?,
-                    Err(_) => return Err(passing(format!("no word for {silence_max:?}"))),
-                },
-                _ = losses.changed() => return Err(passing("the connection was lost")),
-            }
         }
+    }
+
+    /// Waits for a message, and takes all that have come with it. All in one go: the runtime's
+    /// budget for a task would end it after 128.
+    async fn drain(
+        &mut self,
+        entries_max: usize,
+        decoder: &mut message::Decoder,
+    ) -> Result<(), Interruption> {
+        unconstrained(poll_fn(|cx| {
+            let mut taken = false;
+            while self.ready.len() < entries_max && self.messages_due > 0 && self.gap.is_none() {
+                match self.messages.poll_next_unpin(cx) {
+                    Poll::Ready(message) => self.take(message, decoder)?,
+                    Poll::Pending if taken => break,
+                    Poll::Pending => return Poll::Pending,
+                }
+                taken = true;
+            }
+            Poll::Ready(Ok(()))
+        }))
+        .await
     }
 
     /// Asks for more. One request stands at a time, so that nothing has to be guessed about which
