@@ -75,16 +75,18 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
         let Some(family) = families.get_mut(&current) else {
             wrong("a sample without a family");
         };
-        let suffix = match family.kind.as_str() {
-            "counter" => "_total",
-            "info" => "_info",
-            "gauge" => "",
+        let suffixes: &[&str] = match family.kind.as_str() {
+            "counter" => &["_total"],
+            "info" => &["_info"],
+            "gauge" => &[""],
+            "histogram" => &["_sum", "_count", "_bucket"],
             _ => wrong("a type that is not expected"),
         };
-        if name.strip_prefix(current.as_str()) != Some(suffix) {
+        let suffix = name.strip_prefix(current.as_str());
+        if !suffix.is_some_and(|suffix| suffixes.contains(&suffix)) {
             wrong("a sample with another name than its family");
         }
-        if suffix == "_total" && value < 0.0 {
+        if family.kind != "gauge" && value < 0.0 {
             wrong("a negative counter");
         }
         if !family.unit.is_empty() && !current.ends_with(&format!("_{}", family.unit)) {
