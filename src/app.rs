@@ -27,7 +27,7 @@ use crate::{
         embedded::{self, EmbeddedLog, FsyncPolicy},
         jetstream::{self, JetStreamLog},
     },
-    ops::{self, Probe},
+    ops::{self, Calls, Probe},
     proto::v1 as pb,
 };
 
@@ -110,7 +110,8 @@ pub async fn run(
     let log = open_log(&config).await?;
     let instance = Instance::start(log, &instance_options(&config, cores)).await?;
 
-    let probe = Probe::new(&instance);
+    let calls = Calls::default();
+    let probe = Probe::new(&instance, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
     let (stop, stopped) = watch::channel(false);
@@ -120,6 +121,7 @@ pub async fn run(
     };
     let grpc_server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)
+        .layer(calls)
         .add_routes(api::routes(&instance, options, health_service))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),

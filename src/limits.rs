@@ -63,6 +63,8 @@ pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
 /// Entries that are read from the log, and decoded, at once.
 pub const FOLLOW_ENTRIES_MAX: usize = 512;
+/// Movements of one decoded step, those of one entry more or less.
+pub const STEP_MOVEMENTS_MAX: usize = 4_096;
 /// Decoded steps that may wait for the sequencer.
 pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 /// Batches that may wait for a shard.

@@ -142,7 +142,9 @@ fn arrows_point_down() {
                     );
                 }
             }
-            let all = ["api", "app", "cli", "config", "instance", "intake", "ops", "shard"];
+            let all = [
+                "api", "app", "cli", "config", "instance", "intake", "ops", "shard",
+            ];
             for module in grouped_uses(&text) {
                 let ours = all.contains(&module.as_str());
                 assert!(
@@ -161,7 +163,10 @@ fn the_domain_is_pure() {
         for (number, line) in code(&text) {
             let place = format!("{}:{number}", path.display());
             for (ban, instead) in DOMAIN_BANS {
-                assert!(!line.contains(ban), "{place}: `{ban}` in the domain: {instead}");
+                assert!(
+                    !line.contains(ban),
+                    "{place}: `{ban}` in the domain: {instead}"
+                );
             }
             let used = line.trim().strip_prefix("use ");
             let used = used.map(|used| used.split("::").next().unwrap_or("").trim());
@@ -184,11 +189,17 @@ fn a_breach_is_noticed() {
         crate_uses("use crate::shard::View; x(crate::api::y)").collect::<Vec<_>>(),
         ["shard", "api"]
     );
-    let grouped = grouped_uses("use crate::{\n    domain::{keys::Keyer, rules},\n    api,\n    log::Log,\n};");
+    let grouped = grouped_uses(
+        "use crate::{\n    domain::{keys::Keyer, rules},\n    api,\n    log::Log,\n};",
+    );
     for module in ["domain", "api", "log"] {
         assert!(grouped.iter().any(|used| used == module), "{grouped:?}");
     }
-    assert!(DOMAIN_BANS.iter().any(|(ban, _)| "let now = Instant::now();".contains(ban)));
+    assert!(
+        DOMAIN_BANS
+            .iter()
+            .any(|(ban, _)| "let now = Instant::now();".contains(ban))
+    );
 }
 
 #[test]

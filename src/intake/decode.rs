@@ -14,6 +14,7 @@ use crate::{
         movement::TimeUs,
         posting::Posting,
     },
+    limits::STEP_MOVEMENTS_MAX,
     log::{Entry, Lane, LogError, MediaType, Position},
     proto::v1 as pb,
     shard::Locations,
@@ -82,6 +83,7 @@ pub(crate) struct Decoder {
     keyer: Keyer,
     now_us: TimeUs,
     scratch: Scratch,
+    facts: Facts,
 }
 
 impl Decoder {
@@ -92,28 +94,39 @@ impl Decoder {
             keyer: Keyer::new(),
             now_us: 0,
             scratch: Scratch::default(),
+            facts: Facts::default(),
         }
     }
 
-    /// Decodes entries into steps. Facts of neighbouring entries make one step.
+    /// Decodes the next entry and adds what there is to be done to `steps`. Facts of neighbouring
+    /// entries make one step, so those of the last ones are kept until [`Decoder::rest`] asks for
+    /// them.
     ///
     /// # Errors
-    /// If an instance of a later version wrote one of them: to go on would be to decide
-    /// otherwise than it does.
-    pub(crate) fn decode(&mut self, entries: Vec<Entry>) -> Result<Vec<Decoded>, LogError> {
-        let mut steps = Vec::new();
-        let mut facts = Facts::default();
-        for entry in entries {
-            self.now_us = self.now_us.max(entry.time_us);
-            match entry.lane {
-                Lane::Record => self.record(entry, &mut facts, &mut steps)?,
-                Lane::Producer { .. } => self.message(entry, &mut facts)?,
-            }
+    /// If an instance of a later version wrote it: to go on would be to decide otherwise than it
+    /// does.
+    pub(crate) fn decode(
+        &mut self,
+        entry: Entry,
+        steps: &mut Vec<Decoded>,
+    ) -> Result<(), LogError> {
+        self.now_us = self.now_us.max(entry.time_us);
+        let mut facts = std::mem::take(&mut self.facts);
+        match entry.lane {
+            Lane::Record => self.record(entry, &mut facts, steps)?,
+            Lane::Producer { .. } => self.message(entry, &mut facts)?,
         }
-        if !facts.entries.is_empty() {
-            steps.push(Decoded::Facts(facts));
+        self.facts = facts;
+        if self.facts.items.len() >= STEP_MOVEMENTS_MAX {
+            steps.extend(self.rest());
         }
-        Ok(steps)
+        Ok(())
+    }
+
+    /// The facts that were kept, if there are any.
+    pub(crate) fn rest(&mut self) -> Option<Decoded> {
+        let facts = std::mem::take(&mut self.facts);
+        (!facts.entries.is_empty()).then_some(Decoded::Facts(facts))
     }
 
     fn record(

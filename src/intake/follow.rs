@@ -25,19 +25,27 @@ pub(crate) async fn follow(
     let mut decoder = Decoder::new(locations);
     let mut reader = log.reader(from).await?;
     let mut next = from;
+    let mut decoded = Vec::new();
     loop {
         let entries = tokio::select! {
             entries = reader.next(FOLLOW_ENTRIES_MAX) => entries?,
             () = steps.closed() => return Ok(()),
         };
-        for entry in &entries {
+        for entry in entries {
             assert_eq!(entry.position, next, "the log's reader left a gap");
             next += 1;
-        }
-        for decoded in decoder.decode(entries)? {
-            if steps.send(Step::Decoded(decoded)).await.is_err() {
-                return Ok(());
+            decoder.decode(entry, &mut decoded)?;
+            for step in decoded.drain(..) {
+                if steps.send(Step::Decoded(step)).await.is_err() {
+                    return Ok(());
+                }
             }
+        }
+        // Nothing waits for more entries: there may be none for long.
+        if let Some(step) = decoder.rest()
+            && steps.send(Step::Decoded(step)).await.is_err()
+        {
+            return Ok(());
         }
     }
 }

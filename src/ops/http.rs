@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 
-use super::metrics;
+use super::{Calls, metrics};
 use crate::instance::Instance;
 
 /// What the probes answer from.
@@ -25,12 +25,12 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Probes of an instance.
-    pub fn new(instance: &Arc<Instance>) -> Self {
+    /// Probes of an instance whose calls are counted by `calls`.
+    pub fn new(instance: &Arc<Instance>, calls: &Calls) -> Self {
         Self {
             instance: Arc::clone(instance),
             draining: Arc::default(),
-            metrics: Arc::new(metrics::registry(instance)),
+            metrics: Arc::new(metrics::registry(instance, calls)),
         }
     }
 

@@ -5,15 +5,16 @@ use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
 
+use super::Calls;
 use crate::{api::now_us, instance::Instance};
 
 /// All metrics of an instance.
-pub(super) fn registry(instance: &Arc<Instance>) -> Registry {
+pub(super) fn registry(instance: &Arc<Instance>, calls: &Calls) -> Registry {
     let mut registry = Registry::with_prefix("sellable");
     let identity = instance.log_identity();
     registry.register(
@@ -25,6 +26,7 @@ pub(super) fn registry(instance: &Arc<Instance>) -> Registry {
         ]),
     );
     registry.register_collector(Box::new(OfInstance(Arc::clone(instance))));
+    registry.register_collector(Box::new(OfCalls(calls.clone())));
     registry
 }
 
@@ -118,6 +120,40 @@ impl Collector for OfInstance {
             "Time since the start",
             instance.uptime().as_secs_f64(),
         )
+    }
+}
+
+#[derive(Debug)]
+struct OfCalls(Calls);
+
+impl Collector for OfCalls {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counted = self.0.counted();
+        let mut calls = encoder.encode_descriptor(
+            "grpc_calls",
+            "gRPC calls answered, by method and code",
+            None,
+            MetricType::Counter,
+        )?;
+        for method in &counted {
+            for (code, count) in &method.codes {
+                let labels = [("method", method.method), ("code", code)];
+                ConstCounter::new(*count).encode(calls.encode_family(&labels)?)?;
+            }
+        }
+        let mut durations = encoder.encode_descriptor(
+            "grpc_call_duration",
+            "Time from a call's headers to its answer's; of a stream, to its first",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for method in &counted {
+            let labels = [("method", method.method)];
+            let count = method.buckets.iter().map(|(_, count)| count).sum();
+            let mut family = durations.encode_family(&labels)?;
+            family.encode_histogram::<NoLabelSet>(method.seconds, count, &method.buckets, None)?;
+        }
+        Ok(())
     }
 }
 
