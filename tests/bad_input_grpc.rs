@@ -379,7 +379,8 @@ fn bad_bytes() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let without_kind = || spoilt(|m| m.kind = None).encode_to_vec();
     let encoded = good.encode_to_vec();
     vec![
-        ("", "no field number and wire type", vec![0xff; 64]),
+        ("", "more than 64 bits", vec![0xff; 64]),
+        ("", "no field number and wire type", vec![0x07; 64]),
         (
             "",
             "no field number and wire type",
@@ -579,7 +580,7 @@ async fn a_message_above_the_limit_and_a_broken_one_are_refused() {
         .set("grpc.message_bytes_max", 1 << 16)
         .start();
     let client = server.connect().await;
-    let large = vec![padded("large", 1 << 16)];
+    let large = vec![padded("large", (1 << 16) + 100)];
     let status = post_raw(&client.channel, large).await.expect_err("refused");
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     says(status.message(), &["too large", "65536 bytes"]);

@@ -221,7 +221,13 @@ async fn broken_rules_name_their_lines() {
             format!("{web}minimum = 9223372036854775808\n"),
             vec![("toml:3:", "minimum")],
         ),
-        (format!("{web}\n{web}"), vec![("toml:4:", "web")]),
+        (
+            format!("{web}\n{web}"),
+            vec![
+                ("toml:4:", "defined twice; first in line 1"),
+                ("toml:5:", "sources"),
+            ],
+        ),
         (
             "[channel.web]\nsources = [\"@no\"]\n".into(),
             vec![("toml:2:", "no")],

@@ -14,8 +14,14 @@ use crate::{
     limits::RECORD_BYTES_MAX,
     log::{AppendError, Log},
     shard::Receipt,
-    wire::record::{encode_record, framed_bytes},
+    wire::record::{RECORD_HEADER_BYTES_MAX, encode_record, framed_bytes},
 };
+
+/// Most bytes of framed movements in one record: it has a header too.
+const FRAMED_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX;
+/// Longest encoded movement that fits a record: its frame is a key and a length of three bytes.
+pub(crate) const MOVEMENT_BYTES_MAX: usize = FRAMED_BYTES_MAX - 4;
+const _: () = assert!(framed_bytes(MOVEMENT_BYTES_MAX) == FRAMED_BYTES_MAX);
 
 /// Why movements, or rules, were not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,14 +178,14 @@ impl Gatherer {
 fn split(movements: Vec<Bytes>, count_max: usize) -> Vec<(Vec<Bytes>, usize)> {
     let framed = |movement: &Bytes| framed_bytes(movement.len());
     let total: usize = movements.iter().map(framed).sum();
-    if total <= RECORD_BYTES_MAX && movements.len() <= count_max {
+    if total <= FRAMED_BYTES_MAX && movements.len() <= count_max {
         return vec![(movements, total)];
     }
     let mut parts = vec![(Vec::new(), 0)];
     for movement in movements {
         let bytes = framed(&movement);
         let (part, so_far) = parts.last_mut().expect("there is always one");
-        if !part.is_empty() && (*so_far + bytes > RECORD_BYTES_MAX || part.len() >= count_max) {
+        if !part.is_empty() && (*so_far + bytes > FRAMED_BYTES_MAX || part.len() >= count_max) {
             parts.push((vec![movement], bytes));
         } else {
             part.push(movement);
@@ -216,7 +222,7 @@ async fn gather(
         let mut record = vec![first];
         while let Ok(request) = requests.try_recv() {
             if count + request.movements.len() > options.record_movements_max
-                || bytes + request.bytes > RECORD_BYTES_MAX
+                || bytes + request.bytes > FRAMED_BYTES_MAX
             {
                 left_over = Some(request);
                 break;

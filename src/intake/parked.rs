@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound::{Excluded, Unbounded},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,6 +14,7 @@ use crate::{
         exceptions::ParkedKind,
         movement::TimeUs,
     },
+    limits::PARKED_BYTES_MAX,
     log::Position,
 };
 
@@ -43,11 +45,12 @@ pub struct Parked {
 
 /// All parked movements, oldest first.
 ///
-/// The details of at most `kept_max` are held in memory; of those before, the counts and the
-/// digest, while the bytes are in the log.
+/// The details of at most `kept_max`, and of at most [`PARKED_BYTES_MAX`] bytes, are held in memory;
+/// of those before, the counts and the digest, while the bytes are in the log.
 #[derive(Debug)]
 pub struct ParkedList {
     kept_max: usize,
+    bytes_max: usize,
     inner: Mutex<Inner>,
 }
 
@@ -55,6 +58,8 @@ pub struct ParkedList {
 struct Inner {
     numbers: HashMap<u128, u64>,
     kept: BTreeMap<u64, Parked>,
+    /// Of the originals of `kept`.
+    kept_bytes: usize,
     counts: BTreeMap<ParkedKind, u64>,
     digest: Digest,
 }
@@ -63,12 +68,13 @@ impl ParkedList {
     pub(crate) fn new(kept_max: usize) -> Self {
         Self {
             kept_max,
+            bytes_max: PARKED_BYTES_MAX,
             inner: Mutex::default(),
         }
     }
 
     /// Adds one. The same again, by its source, id and bytes, only counts up.
-    pub(crate) fn park(&self, parked: Parked) {
+    pub(crate) fn park(&self, mut parked: Parked) {
         let key = key_of(&parked);
         let mut inner = self.lock();
         if let Some(number) = inner.numbers.get(&key).copied() {
@@ -81,22 +87,40 @@ impl ParkedList {
         inner.numbers.insert(key, number);
         *inner.counts.entry(parked.kind).or_default() += 1;
         inner.digest += Digester::default().parked(key);
+        // A copy: a few bytes would otherwise hold the whole buffer that they were read into.
+        parked.original = Bytes::copy_from_slice(&parked.original);
+        inner.kept_bytes += parked.original.len();
         inner.kept.insert(number, parked);
-        if inner.kept.len() > self.kept_max {
-            inner.kept.pop_first();
+        while inner.kept.len() > self.kept_max || inner.kept_bytes > self.bytes_max {
+            let Some((_, oldest)) = inner.kept.pop_first() else {
+                break;
+            };
+            inner.kept_bytes -= oldest.original.len();
         }
     }
 
     /// Those of these kinds (all, if none is named) after the one numbered `after`, at most
-    /// `max`, with their numbers.
-    pub fn page(&self, kinds: &[ParkedKind], after: u64, max: usize) -> Vec<(u64, Parked)> {
+    /// `max` and, if that is more than one, at most `bytes_max` of originals, with their numbers.
+    pub fn page(
+        &self,
+        kinds: &[ParkedKind],
+        after: u64,
+        max: usize,
+        bytes_max: usize,
+    ) -> Vec<(u64, Parked)> {
         let inner = self.lock();
+        let mut bytes = 0;
         let of_kind = |parked: &Parked| kinds.is_empty() || kinds.contains(&parked.kind);
         inner
             .kept
-            .range(after + 1..)
+            .range((Excluded(after), Unbounded))
             .filter(|(_, parked)| of_kind(parked))
             .take(max)
+            .take_while(|(_, parked)| {
+                let first = bytes == 0;
+                bytes += parked.original.len();
+                first || bytes <= bytes_max
+            })
             .map(|(number, parked)| (*number, parked.clone()))
             .collect()
     }
@@ -151,10 +175,10 @@ mod tests {
         let once = list.digest();
         list.park(parked("a", ParkedKind::Malformed));
         assert_eq!(list.digest(), once);
-        assert_eq!(list.page(&[], 0, 10)[0].1.occurrences, 2);
+        assert_eq!(list.page(&[], 0, 10, 100)[0].1.occurrences, 2);
         list.park(parked("a", ParkedKind::Stale));
         assert_ne!(list.digest(), once);
-        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10).len(), 1);
+        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10, 100).len(), 1);
     }
 
     #[test]
@@ -163,9 +187,37 @@ mod tests {
         for n in 0..5 {
             list.park(parked(&n.to_string(), ParkedKind::Malformed));
         }
-        let kept: Vec<u64> = list.page(&[], 0, 10).into_iter().map(|(n, _)| n).collect();
+        let kept: Vec<u64> = list
+            .page(&[], 0, 10, 100)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(kept, [3, 4, 5]);
-        assert_eq!(list.page(&[], 3, 1)[0].0, 4);
+        assert_eq!(list.page(&[], 3, 1, 100)[0].0, 4);
         assert_eq!(list.counts()[&ParkedKind::Malformed], 5);
+    }
+
+    #[test]
+    fn originals_are_bounded_too() {
+        let list = ParkedList {
+            bytes_max: 100,
+            ..ParkedList::new(1_000)
+        };
+        for n in 0..10 {
+            let original = vec![n; 30].into();
+            list.park(Parked {
+                original,
+                ..parked("a", ParkedKind::Malformed)
+            });
+        }
+        let numbers = |after, bytes_max| -> Vec<u64> {
+            let page = list.page(&[], after, 10, bytes_max);
+            page.into_iter().map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(0, 1_000), [8, 9, 10]);
+        assert_eq!(numbers(0, 60), [8, 9]);
+        assert_eq!(numbers(0, 1), [8], "one, however large");
+        assert_eq!(numbers(u64::MAX, 1_000), []);
+        assert_eq!(list.counts()[&ParkedKind::Malformed], 10);
     }
 }
