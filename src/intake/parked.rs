@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(numbers(0, 1_000), [8, 9, 10]);
         assert_eq!(numbers(0, 60), [8, 9]);
         assert_eq!(numbers(0, 1), [8], "one, however large");
-        assert_eq!(numbers(u64::MAX, 1_000), []);
+        assert!(numbers(u64::MAX, 1_000).is_empty());
         assert_eq!(list.counts()[&ParkedKind::Malformed], 10);
     }
 }
