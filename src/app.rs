@@ -130,11 +130,11 @@ pub async fn run(
         .add_routes(api::routes(&instance, options, health_service))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            until(stopped.clone()),
+            until(stopped),
         );
-    let http_server = axum::serve(http, ops::router(probe.clone()));
-    let http_server = http_server.with_graceful_shutdown(until(stopped));
     let mut grpc_server = tokio::spawn(grpc_server);
+    // Until the very end: while calls under way end, `/readyz` says no and `/livez` yes.
+    let http_server = axum::serve(http, ops::router(probe.clone()));
     let http_server = tokio::spawn(async move { http_server.await });
 
     let ended = {
@@ -158,8 +158,8 @@ pub async fn run(
         );
         grpc_server.abort();
     }
-    http_server.abort();
     instance.stop().await;
+    http_server.abort();
     tracing::info!("stopped");
     ended
 }

@@ -144,7 +144,10 @@ impl Instance {
         let shards: Vec<worker::Shard> = (0..options.shards)
             .map(|number| worker::start(number, Arc::clone(&locations)))
             .collect::<Result<_, _>>()?;
-        let view = View::new(&shards, Arc::clone(&locations), Arc::clone(&shared));
+        let parts = shards
+            .iter()
+            .map(|shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts)));
+        let view = View::new(parts, Arc::clone(&locations), Arc::clone(&shared));
 
         let pending = Arc::<Pending>::default();
         let parked = Arc::new(ParkedList::new(options.parked_kept_max));
@@ -170,12 +173,12 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            async move {
+            worker::task_or_abort(async move {
                 if let Err(error) = follow(log, bounds.first, locations, steps).await {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
                 }
-            }
+            })
         });
         let writer = Writer {
             log: Arc::clone(&log),

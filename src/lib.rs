@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod app;
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod domain;

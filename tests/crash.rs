@@ -187,10 +187,10 @@ async fn undisturbed(movements: &Movements) -> String {
     digest
 }
 
-/// Lets the posting go on for a random number of movements, less than the file has.
-async fn go_on_a_while(server: &Server, posting: &mut Posting, random: &mut StdRng) {
+/// Lets the posting go on until it has posted `count` movements, or has ended.
+async fn go_on_a_while(server: &Server, posting: &mut Posting, count: u64, random: &mut StdRng) {
     let client = server.connect().await;
-    let enough = seen(server).await + random.random_range(1..MOVEMENTS * 2 / 3);
+    let enough = seen(server).await + count;
     let started = std::time::Instant::now();
     loop {
         let status = client.status().await;
@@ -213,9 +213,12 @@ async fn killed_while_posting(setup: Setup) {
     let mut server = setup.start();
     let mut interrupted = 0;
     let mut acknowledged_max = 0;
-    for kill in 1..=KILLS {
+    for kill in 1..=KILLS as u64 {
         let mut posting = Posting::start(&server, &movements.file(), 0);
-        go_on_a_while(&server, &mut posting, &mut random).await;
+        // Each time further into the file, so that new movements are always under way.
+        let part = MOVEMENTS / KILLS as u64;
+        let count = random.random_range(part * (kill - 1)..part * kill * 9 / 10);
+        go_on_a_while(&server, &mut posting, count, &mut random).await;
         server.kill();
         let (code, report) = posting.end();
         assert!([0, UNAVAILABLE].contains(&code), "{code}: {report}");

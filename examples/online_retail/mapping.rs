@@ -270,11 +270,16 @@ fn is_goods(sku: &str) -> bool {
 
 /// The staff's note, as far as it fits.
 fn reason(note: &str) -> String {
-    let note: String = note.chars().filter(|char| !char.is_control()).collect();
-    let end = note.floor_char_boundary(REASON_BYTES_MAX);
-    match note[..end].trim() {
+    let mut reason = String::new();
+    for char in note.chars().filter(|char| !char.is_control()) {
+        if reason.len() + char.len_utf8() > REASON_BYTES_MAX {
+            break;
+        }
+        reason.push(char);
+    }
+    match reason.trim() {
         "" => "no note".into(),
-        note => note.into(),
+        reason => reason.into(),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Admission {
     now_us: TimeUs,
     /// Epochs with arrivals, and how many.
     arrivals: VecDeque<(u64, u64)>,
+    /// Sum of the arrivals.
+    live: u64,
     /// Ids that arrived before this have been forgotten.
     forgotten_before_us: Option<TimeUs>,
 }
@@ -62,6 +64,7 @@ impl Admission {
             horizon,
             now_us: 0,
             arrivals: VecDeque::new(),
+            live: 0,
             forgotten_before_us: None,
         }
     }
@@ -133,6 +136,7 @@ impl Admission {
     }
 
     fn count_arrival(&mut self) {
+        self.live += 1;
         let Some(last) = self.arrivals.back_mut() else {
             let epoch = self.epoch_of(self.now_us);
             self.arrivals.push_back((epoch, 1));
@@ -140,9 +144,8 @@ impl Admission {
         };
         last.1 += 1;
         let epoch = last.0;
-        let live: u64 = self.arrivals.iter().map(|(_, count)| count).sum();
         // The last epoch stays, however many it has: it is bounded by the next one's start.
-        if live > self.horizon.ids_max && self.arrivals.len() > 1 {
+        if self.live > self.horizon.ids_max && self.arrivals.len() > 1 {
             self.forget_oldest();
             self.ids.advance(epoch, self.first_epoch());
         }
@@ -152,6 +155,7 @@ impl Admission {
         let Some((epoch, count)) = self.arrivals.pop_front() else {
             return;
         };
+        self.live -= count;
         if count > 0 {
             self.forgotten_before_us = Some((epoch as i64 + 1) * self.epoch_us());
         }

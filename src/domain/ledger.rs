@@ -31,6 +31,9 @@ pub trait Books {
 
     /// Brings the SKU itself into the cache; its place in the index should be there already.
     fn prefetch_sku(&self, _sku: SkuHash) {}
+
+    /// Brings a cell of the SKU into the cache; the SKU itself should be there already.
+    fn prefetch_cell(&self, _sku: SkuHash, _at: Loc) {}
 }
 
 /// Units that crossed the border to outside, for the check of double entry.
@@ -122,11 +125,19 @@ impl<B: Books> Ledger<B> {
         }
     }
 
-    /// Brings into the cache what a batch of postings will touch, in waves, so that their cache
-    /// misses overlap.
+    /// Brings into the cache what [`Ledger::prefetch`] begins with.
+    pub fn prefetch_index<'p>(&self, postings: impl Iterator<Item = &'p Posting>) {
+        for posting in postings {
+            self.books.prefetch_index(posting.sku);
+        }
+    }
+
+    /// Brings into the cache what a group of postings will touch, in waves, so that their cache
+    /// misses overlap; each wave follows what the one before brought. [`Ledger::prefetch_index`]
+    /// should have been called a while ago.
     pub fn prefetch<'p>(&self, postings: impl Iterator<Item = &'p Posting> + Clone) {
         for posting in postings.clone() {
-            self.books.prefetch_index(posting.sku);
+            self.books.prefetch_sku(posting.sku);
         }
         for posting in postings.clone() {
             if let Effect::OrderLine { line, .. } = posting.effect {
@@ -134,7 +145,9 @@ impl<B: Books> Ledger<B> {
             }
         }
         for posting in postings {
-            self.books.prefetch_sku(posting.sku);
+            if let Some(at) = posting.effect.location() {
+                self.books.prefetch_cell(posting.sku, at);
+            }
         }
     }
 

@@ -156,5 +156,21 @@ impl Posting {
     }
 }
 
+impl Effect {
+    /// The location whose cell it most likely changes.
+    #[inline]
+    pub fn location(&self) -> Option<Loc> {
+        match *self {
+            Effect::In { at, .. } | Effect::Out { at, .. } | Effect::Within { at, .. } => Some(at),
+            Effect::OrderLine { milestone, .. } => match milestone {
+                Milestone::Reserved(at) | Milestone::Shipped(at) => Some(at),
+                Milestone::Released(at) => at,
+                Milestone::Reassigned { from, .. } => Some(from),
+            },
+            Effect::None => None,
+        }
+    }
+}
+
 const _: () = assert!(crate::limits::QUANTITY_MAX <= i32::MAX as i64);
 const _: () = assert!(size_of::<Posting>() <= 48);

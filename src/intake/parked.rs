@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::Bound::{Excluded, Unbounded},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -45,12 +45,11 @@ pub struct Parked {
 
 /// All parked movements, oldest first.
 ///
-/// The details of at most `kept_max`, and of at most [`PARKED_BYTES_MAX`] bytes, are held in memory;
-/// of those before, the counts and the digest, while the bytes are in the log.
+/// The details of at most `kept_max`, with at most [`PARKED_BYTES_MAX`] bytes, are held in
+/// memory; of those before, the counts and the digest, while the bytes are in the log.
 #[derive(Debug)]
 pub struct ParkedList {
     kept_max: usize,
-    bytes_max: usize,
     inner: Mutex<Inner>,
 }
 
@@ -58,7 +57,7 @@ pub struct ParkedList {
 struct Inner {
     numbers: HashMap<u128, u64>,
     kept: BTreeMap<u64, Parked>,
-    /// Of the originals of `kept`.
+    /// Of the originals that are kept.
     kept_bytes: usize,
     counts: BTreeMap<ParkedKind, u64>,
     digest: Digest,
@@ -68,7 +67,6 @@ impl ParkedList {
     pub(crate) fn new(kept_max: usize) -> Self {
         Self {
             kept_max,
-            bytes_max: PARKED_BYTES_MAX,
             inner: Mutex::default(),
         }
     }
@@ -87,11 +85,11 @@ impl ParkedList {
         inner.numbers.insert(key, number);
         *inner.counts.entry(parked.kind).or_default() += 1;
         inner.digest += Digester::default().parked(key);
-        // A copy: a few bytes would otherwise hold the whole buffer that they were read into.
+        // A slice of the record that it came in would keep all of that in memory.
         parked.original = Bytes::copy_from_slice(&parked.original);
         inner.kept_bytes += parked.original.len();
         inner.kept.insert(number, parked);
-        while inner.kept.len() > self.kept_max || inner.kept_bytes > self.bytes_max {
+        while inner.kept.len() > self.kept_max || inner.kept_bytes > PARKED_BYTES_MAX {
             let Some((_, oldest)) = inner.kept.pop_first() else {
                 break;
             };
@@ -113,7 +111,7 @@ impl ParkedList {
         let of_kind = |parked: &Parked| kinds.is_empty() || kinds.contains(&parked.kind);
         inner
             .kept
-            .range((Excluded(after), Unbounded))
+            .range((Bound::Excluded(after), Bound::Unbounded))
             .filter(|(_, parked)| of_kind(parked))
             .take(max)
             .take_while(|(_, parked)| {
@@ -175,10 +173,10 @@ mod tests {
         let once = list.digest();
         list.park(parked("a", ParkedKind::Malformed));
         assert_eq!(list.digest(), once);
-        assert_eq!(list.page(&[], 0, 10, 100)[0].1.occurrences, 2);
+        assert_eq!(list.page(&[], 0, 10, usize::MAX)[0].1.occurrences, 2);
         list.park(parked("a", ParkedKind::Stale));
         assert_ne!(list.digest(), once);
-        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10, 100).len(), 1);
+        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10, usize::MAX).len(), 1);
     }
 
     #[test]
@@ -188,25 +186,21 @@ mod tests {
             list.park(parked(&n.to_string(), ParkedKind::Malformed));
         }
         let kept: Vec<u64> = list
-            .page(&[], 0, 10, 100)
+            .page(&[], 0, 10, usize::MAX)
             .into_iter()
             .map(|(n, _)| n)
             .collect();
         assert_eq!(kept, [3, 4, 5]);
-        assert_eq!(list.page(&[], 3, 1, 100)[0].0, 4);
+        assert_eq!(list.page(&[], 3, 1, usize::MAX)[0].0, 4);
         assert_eq!(list.counts()[&ParkedKind::Malformed], 5);
     }
 
     #[test]
-    fn originals_are_bounded_too() {
-        let list = ParkedList {
-            bytes_max: 100,
-            ..ParkedList::new(1_000)
-        };
-        for n in 0..10 {
-            let original = vec![n; 30].into();
+    fn a_page_is_bounded_by_its_bytes() {
+        let list = ParkedList::new(10);
+        for n in 1..=4 {
             list.park(Parked {
-                original,
+                original: vec![n; 30].into(),
                 ..parked("a", ParkedKind::Malformed)
             });
         }
@@ -214,10 +208,47 @@ mod tests {
             let page = list.page(&[], after, 10, bytes_max);
             page.into_iter().map(|(number, _)| number).collect()
         };
-        assert_eq!(numbers(0, 1_000), [8, 9, 10]);
-        assert_eq!(numbers(0, 60), [8, 9]);
-        assert_eq!(numbers(0, 1), [8], "one, however large");
-        assert!(numbers(u64::MAX, 1_000).is_empty());
-        assert_eq!(list.counts()[&ParkedKind::Malformed], 10);
+        assert_eq!(numbers(0, 89), [1, 2]);
+        assert_eq!(numbers(2, 89), [3, 4]);
+        assert_eq!(numbers(0, 1), [1], "one, however large");
+    }
+
+    #[test]
+    fn any_number_may_be_asked_for() {
+        let list = ParkedList::new(3);
+        list.park(parked("a", ParkedKind::Malformed));
+        assert_eq!(list.page(&[], u64::MAX, 10, usize::MAX), []);
+    }
+
+    #[test]
+    fn a_parked_movement_does_not_keep_the_record_it_came_in() {
+        let list = ParkedList::new(10);
+        let record = Bytes::from(vec![7; 1_000]);
+        list.park(Parked {
+            original: record.slice(10..20),
+            ..parked("a", ParkedKind::Stale)
+        });
+        let kept = list.page(&[], 0, 1, usize::MAX).remove(0).1.original;
+        assert_eq!(kept, record.slice(10..20));
+        assert!(!record.as_ptr_range().contains(&kept.as_ptr()));
+    }
+
+    #[test]
+    fn the_bytes_kept_are_bounded() {
+        let list = ParkedList::new(1_000);
+        let message = Bytes::from(vec![7; PARKED_BYTES_MAX / 4]);
+        for n in 0..7 {
+            list.park(Parked {
+                original: message.clone(),
+                ..parked(&n.to_string(), ParkedKind::Malformed)
+            });
+        }
+        let kept: Vec<u64> = list
+            .page(&[], 0, 10, usize::MAX)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(kept, [4, 5, 6, 7]);
+        assert_eq!(list.counts()[&ParkedKind::Malformed], 7);
     }
 }

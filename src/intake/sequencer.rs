@@ -29,7 +29,7 @@ use crate::{
     proto::v1 as pb,
     shard::{
         Audit, Receipt, RulesInForce,
-        worker::{Completion, Effect, Job, Shared, Work},
+        worker::{Caller, Completion, Effect, Job, Shared, Work},
     },
 };
 
@@ -47,7 +47,7 @@ pub(crate) type Pending = DashMap<u64, Waiting>;
 /// Who waits for a record.
 pub(crate) enum Waiting {
     /// Callers, each with the number of its movements, in the order of the record.
-    Movements(Vec<(oneshot::Sender<Receipt>, usize)>),
+    Movements(Vec<(Caller, usize)>),
     /// Who put rules.
     Rules(oneshot::Sender<Position>),
 }
@@ -74,7 +74,8 @@ pub(crate) struct Sequencer {
     pub(crate) horizon: Horizon,
 }
 
-struct State {
+/// What the sequencer knows at a position of the log.
+pub(crate) struct State {
     admission: Admission,
     position: Position,
     rules: Arc<RulesInForce>,
@@ -83,26 +84,35 @@ struct State {
 impl Sequencer {
     /// Works until no more steps can come, or a shard has ended.
     pub(crate) fn run(self, mut steps: mpsc::Receiver<Step>) {
-        let mut state = State {
+        let mut state = self.begin();
+        while let Some(step) = steps.blocking_recv() {
+            if self.step(&mut state, step).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is known before the first position.
+    pub(crate) fn begin(&self) -> State {
+        self.tally.forgotten_before_us.store(-1, Relaxed);
+        State {
             admission: Admission::new(self.horizon),
             position: 0,
             rules: Arc::new(RulesInForce::built_in()),
-        };
-        self.tally.forgotten_before_us.store(-1, Relaxed);
-        while let Some(step) = steps.blocking_recv() {
-            let sent = match step {
-                Step::Decoded(Decoded::Facts(facts)) => self.facts(&mut state, &facts),
-                Step::Decoded(Decoded::Rules {
-                    position,
-                    time_us,
-                    origin,
-                    put,
-                }) => self.rules(&mut state, position, time_us, origin, put),
-                Step::Audit(answer) => self.audit(&state, answer),
-            };
-            if sent.is_err() {
-                return;
-            }
+        }
+    }
+
+    /// Takes one step.
+    pub(crate) fn step(&self, state: &mut State, step: Step) -> Result<(), Stopped> {
+        match step {
+            Step::Decoded(Decoded::Facts(facts)) => self.facts(state, &facts),
+            Step::Decoded(Decoded::Rules {
+                position,
+                time_us,
+                origin,
+                put,
+            }) => self.rules(state, position, time_us, origin, put),
+            Step::Audit(answer) => self.audit(state, answer),
         }
     }
 
@@ -271,7 +281,8 @@ impl Sequencer {
 }
 
 /// A shard has ended: the instance is stopping.
-struct Stopped;
+#[derive(Debug)]
+pub(crate) struct Stopped;
 
 impl From<ParkedKind> for (Outcome, bool) {
     fn from(kind: ParkedKind) -> Self {
@@ -287,7 +298,7 @@ fn set(outcomes: &mut [Option<(Outcome, bool)>], index: u32, outcome: (Outcome, 
 
 /// Gives each caller its share of the record's outcomes.
 fn answer(
-    callers: Vec<(oneshot::Sender<Receipt>, usize)>,
+    callers: Vec<(Caller, usize)>,
     outcomes: Vec<Option<(Outcome, bool)>>,
     head: &Head,
     effects: &mut Vec<Effect>,

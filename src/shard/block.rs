@@ -22,6 +22,7 @@ use super::seqlock::SeqLock;
 use crate::domain::{
     balances::{ACCOUNTS, Balances, Loc},
     keys::SkuHash,
+    prefetch,
 };
 
 /// Up to as many locations are searched one by one.
@@ -54,8 +55,8 @@ pub(crate) struct Block {
     wide: bool,
     /// The rules have an override for this SKU (in the epoch of the sums).
     overridden: AtomicU32,
-    // Behind it: name, padded to 8; sums: [i64; channels]; balances: [[i32 or i64; 7]; cells_max];
-    // locations: [u32; cells_max].
+    // Behind it: name, padded to 8; sums: [i64; channels]; locations: [u32; cells_max], padded to 8;
+    // balances: [[i32 or i64; 7]; cells_max]. What every posting reads comes first.
 }
 
 const HEADER: usize = size_of::<Block>();
@@ -235,6 +236,19 @@ impl Block {
         balances
     }
 
+    /// Brings the balances of a location into the cache.
+    #[inline]
+    pub(crate) fn prefetch_cell(&self, at: Loc) {
+        let Ok(cell) = self.find(at) else { return };
+        let bytes = cell_bytes(self.wide);
+        let first = self.balances_at() + cell * bytes;
+        // SAFETY: both lie within the balances of a cell that is there.
+        let (first, last) = unsafe { (self.at::<u8>(first), self.at::<u8>(first + bytes - 1)) };
+        prefetch(first);
+        // They may lie in two cache lines.
+        prefetch(last);
+    }
+
     /// True if this block can hold `balances`.
     #[inline]
     pub(crate) fn holds(&self, balances: &Balances) -> bool {
@@ -307,17 +321,20 @@ impl Block {
     }
 
     fn locations(&self) -> &[AtomicU32] {
-        let offset = self.balances_at() + self.cells_max as usize * cell_bytes(self.wide);
         // SAFETY: the layout has `cells_max` numbers at this offset.
-        unsafe { std::slice::from_raw_parts(self.at(offset), self.cells_max as usize) }
+        unsafe { std::slice::from_raw_parts(self.at(self.locations_at()), self.cells_max as usize) }
     }
 
     fn sums_at(&self) -> usize {
         HEADER + usize::from(self.name_len).next_multiple_of(8)
     }
 
-    fn balances_at(&self) -> usize {
+    fn locations_at(&self) -> usize {
         self.sums_at() + usize::from(self.channels) * size_of::<i64>()
+    }
+
+    fn balances_at(&self) -> usize {
+        self.locations_at() + locations_bytes(self.cells_max)
     }
 
     /// Address of what lies at `offset`.
@@ -345,12 +362,16 @@ fn cell_bytes(wide: bool) -> usize {
         }
 }
 
+fn locations_bytes(cells_max: u32) -> usize {
+    (cells_max as usize * size_of::<u32>()).next_multiple_of(align_of::<Block>())
+}
+
 fn layout(name_len: usize, shape: Shape) -> Layout {
-    let cell = cell_bytes(shape.wide) + size_of::<u32>();
     let bytes = HEADER
         + name_len.next_multiple_of(8)
         + usize::from(shape.channels) * size_of::<i64>()
-        + shape.cells_max as usize * cell;
+        + locations_bytes(shape.cells_max)
+        + shape.cells_max as usize * cell_bytes(shape.wide);
     Layout::from_size_align(bytes, align_of::<Block>()).expect("a block is far smaller than memory")
 }
 

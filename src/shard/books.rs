@@ -19,7 +19,7 @@ use super::{
     rulebook::RulesInForce,
 };
 use crate::domain::{
-    balances::{Account, Balances, LocationNames},
+    balances::{Account, Balances, Loc, LocationNames},
     digest::{Digest, Digester},
     keys::SkuHash,
     ledger::{Books, CellChange},
@@ -177,6 +177,33 @@ impl Desk {
         self.counts.block_bytes.fetch_sub(old_bytes as u64, Relaxed);
     }
 
+    /// The block of the same SKU that has room for what the changes give; another one, if need be.
+    fn make_room<'g>(
+        &self,
+        index: &Index,
+        block: &'g Block,
+        changes: &[CellChange],
+        guard: &'g Guard,
+    ) -> &'g Block {
+        let (mut cells, mut wide) = (block.cells() as u32, block.shape().wide);
+        for change in changes {
+            let after = match block.find(change.at) {
+                Ok(cell) => sum_of(block.balances(cell), change.by),
+                Err(_) => {
+                    cells += 1;
+                    change.by
+                }
+            };
+            wide |= !block.holds(&after);
+        }
+        let new_cells = cells - block.cells() as u32;
+        self.counts.cells.fetch_add(u64::from(new_cells), Relaxed);
+        if cells > block.shape().cells_max || wide != block.shape().wide {
+            return self.enlarge(index, block, cells, wide, guard);
+        }
+        block
+    }
+
     /// Another block for the same SKU, with room for `cells` cells, in the place of `block`.
     #[cold]
     fn enlarge<'g>(
@@ -201,23 +228,22 @@ impl Desk {
             .expect("it was just put in place")
     }
 
-    /// Adds one change to a cell and to the sums of the channels that sell from it.
+    /// Changes a cell, and with it the sums of the channels that sell from it.
     #[inline]
-    fn add(&mut self, block: &Block, cell: usize, change: &CellChange) {
-        let before = block.balances(cell);
-        let after = sum_of(before, change.by);
-        block.set_balances(cell, &after);
-        if change.by[Account::Good] == 0 && change.by[Account::Reserved] == 0 {
+    fn set(&mut self, block: &Block, cell: usize, at: Loc, before: &Balances, after: &Balances) {
+        block.set_balances(cell, after);
+        let same = |account| before[account] == after[account];
+        if same(Account::Good) && same(Account::Reserved) {
             return;
+        }
+        if self.memberships.get(at.0).is_none() {
+            self.memberships.of(at.0, self.locations.name(at));
         }
         let rules = &self.rules.rules;
         let overridden = block.overridden();
-        for member in self
-            .memberships
-            .of(change.at.0, self.locations.name(change.at))
-        {
+        for member in self.memberships.get(at.0).unwrap_or_default() {
             let policy = policy_of(rules, member.channel, block, overridden);
-            let by = contribution(member, policy, &after) - contribution(member, policy, &before);
+            let by = contribution(member, policy, after) - contribution(member, policy, before);
             if by != 0 {
                 let channel = member.channel.index();
                 block.set_sum(channel, block.sum(channel) + by);
@@ -253,33 +279,32 @@ impl Books for ShardBooks {
         let guard = unsafe { epoch::unprotected() };
         let mut block = index.get_or_insert(sku, name, guard, || desk.make_block(sku, name));
 
-        // First all that may need another block, so that readers see the movement whole.
-        let (mut cells, mut wide) = (block.cells() as u32, block.shape().wide);
-        for change in changes {
-            let after = match block.find(change.at) {
-                Ok(cell) => sum_of(block.balances(cell), change.by),
-                Err(_) => {
-                    cells += 1;
-                    change.by
-                }
-            };
-            wide |= !block.holds(&after);
-        }
-        let new_cells = cells - block.cells() as u32;
-        if new_cells > 0 || wide != block.shape().wide {
-            desk.counts.cells.fetch_add(u64::from(new_cells), Relaxed);
-            if cells > block.shape().cells_max || wide != block.shape().wide {
-                block = desk.enlarge(index, block, cells, wide, guard);
+        // Nearly always: one cell, which is there and has room.
+        if let [change] = changes
+            && let Ok(cell) = block.find(change.at)
+        {
+            let before = block.balances(cell);
+            let after = sum_of(before, change.by);
+            if block.holds(&after) {
+                block.write(|| {
+                    desk.set(block, cell, change.at, &before, &after);
+                    block.add_net_in(net_in);
+                });
+                return;
             }
         }
 
+        // First all that may need another block, so that readers see the movement whole.
+        block = desk.make_room(index, block, changes, guard);
         block.write(|| {
             for change in changes {
                 let cell = block.find(change.at).unwrap_or_else(|cell| {
                     block.insert(cell, change.at);
                     cell
                 });
-                desk.add(block, cell, change);
+                let before = block.balances(cell);
+                let after = sum_of(before, change.by);
+                desk.set(block, cell, change.at, &before, &after);
             }
             block.add_net_in(net_in);
         });
@@ -295,6 +320,12 @@ impl Books for ShardBooks {
         // SAFETY: as in `post`.
         self.index
             .prefetch_block(sku, unsafe { epoch::unprotected() });
+    }
+
+    fn prefetch_cell(&self, sku: SkuHash, at: Loc) {
+        // SAFETY: as in `post`.
+        self.index
+            .prefetch_cell(sku, at, unsafe { epoch::unprotected() });
     }
 }
 
@@ -312,3 +343,6 @@ fn room_for(cells: u32) -> u32 {
         _ => (cells + cells / 8).next_multiple_of(4),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::{
 use crossbeam::epoch::{self, Atomic, Guard, Owned};
 
 use super::block::Block;
-use crate::domain::keys::SkuHash;
+use crate::domain::{balances::Loc, keys::SkuHash};
 
 const SEGMENTS: usize = 256;
 const SLOTS_MIN: usize = 8;
@@ -72,6 +72,24 @@ impl Table {
                 if found.hash() == hash && found.name() == name {
                     return (slot, Some(block));
                 }
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
+impl Table {
+    /// The first block whose tag is that of the hash: nearly always the SKU's own.
+    #[inline]
+    fn likely(&self, hash: SkuHash) -> Option<NonNull<Block>> {
+        let mut at = self.home(hash);
+        loop {
+            let tagged = self.slots[at].load(Acquire);
+            if tagged.is_null() {
+                return None;
+            }
+            if tag_of(tagged) == tag(hash) {
+                return Some(untagged(tagged));
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
@@ -182,21 +200,20 @@ impl Index {
     /// Brings the block of a SKU into the cache, as far as it is known by the tag.
     #[inline]
     pub(crate) fn prefetch_block(&self, hash: SkuHash, guard: &Guard) {
-        let table = self.segment(hash).table(guard);
-        let mut at = table.home(hash);
-        loop {
-            let pointer = table.slots[at].load(Acquire);
-            if pointer.is_null() {
-                return;
+        if let Some(block) = self.segment(hash).table(guard).likely(hash) {
+            let block = block.as_ptr().cast::<u8>();
+            for line in 0..3 {
+                prefetch(block.wrapping_add(line * 64));
             }
-            if tag_of(pointer) == tag(hash) {
-                let block = untagged(pointer).as_ptr();
-                prefetch(block);
-                prefetch(block.cast::<u8>().wrapping_add(64));
-                prefetch(block.cast::<u8>().wrapping_add(128));
-                return;
-            }
-            at = (at + 1) & (table.slots.len() - 1);
+        }
+    }
+
+    /// Brings the cell of a SKU at a location into the cache, as far as it is known by the tag.
+    #[inline]
+    pub(crate) fn prefetch_cell(&self, hash: SkuHash, at: Loc, guard: &Guard) {
+        if let Some(block) = self.segment(hash).table(guard).likely(hash) {
+            // SAFETY: as in `get`.
+            unsafe { block.as_ref() }.prefetch_cell(at);
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     locations::Locations,
     progress::Progress,
     rulebook::{Rulebook, RulesInForce},
-    worker::{Shard, Shared},
+    worker::Shared,
 };
 use crate::{
     domain::{
@@ -87,10 +87,13 @@ pub struct LocationTerm {
 type Cells = SmallVec<[(Loc, Balances); 8]>;
 
 impl View {
-    pub(crate) fn new(shards: &[Shard], locations: Arc<Locations>, shared: Arc<Shared>) -> Self {
-        let part = |shard: &Shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts));
+    pub(crate) fn new(
+        shards: impl Iterator<Item = (Arc<Index>, Arc<Counts>)>,
+        locations: Arc<Locations>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
-            shards: shards.iter().map(part).collect(),
+            shards: shards.collect(),
             locations,
             shared,
         }
@@ -342,3 +345,6 @@ fn cells_of(block: &Block) -> Cells {
             .collect()
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The one writer of a shard: applies batches in log order, then says so.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
@@ -9,10 +10,11 @@ use std::{
 };
 
 use crossbeam::{
-    channel::{Receiver, Sender, bounded},
+    channel::{Sender, bounded},
     epoch,
 };
-use tokio::sync::oneshot;
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     books::{Audit, Counts, ShardBooks},
@@ -56,10 +58,17 @@ pub struct Receipt {
     pub outcomes: Vec<(Outcome, bool)>,
 }
 
+/// A caller that waits for its receipt.
+pub(crate) struct Caller {
+    pub(crate) answer: oneshot::Sender<Receipt>,
+    /// What it waits in, free again once it is answered.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
+
 /// What is done when the last shard has finished a position: effects are data until then.
 pub(crate) enum Effect {
     /// Answer a caller.
-    Answer(oneshot::Sender<Receipt>, Receipt),
+    Answer(Caller, Receipt),
     /// Readers go by these rules; answer who put them with whether they took effect.
     PutRules(Arc<RulesInForce>),
     /// Answer who put rules with the version in force.
@@ -121,8 +130,8 @@ impl Completion {
         for effect in effects {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
-                Effect::Answer(to, receipt) => {
-                    let _ = to.send(receipt);
+                Effect::Answer(caller, receipt) => {
+                    let _ = caller.answer.send(receipt);
                 }
                 Effect::PutRules(_) => {}
                 Effect::AnswerRules(to, version) => {
@@ -150,20 +159,12 @@ pub(crate) struct Shard {
 /// # Errors
 /// If the system has no thread for it.
 pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result<Shard> {
-    let index = Arc::new(Index::new());
-    let counts = Arc::new(Counts::default());
     let (queue, work) = bounded(SHARD_QUEUE_BATCHES_MAX);
-    let books = ShardBooks::new(
-        Arc::clone(&index),
-        Arc::clone(&locations),
-        Arc::clone(&counts),
-    );
+    let mut writer = Writer::new(locations);
+    let (index, counts) = (Arc::clone(&writer.index), Arc::clone(&writer.counts));
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
-        .spawn({
-            let counts = Arc::clone(&counts);
-            move || or_abort(|| run(Ledger::new(books), &locations, &counts, &work))
-        })?;
+        .spawn(move || or_abort(|| work.into_iter().for_each(|work| writer.work(work))))?;
     Ok(Shard {
         index,
         counts,
@@ -176,43 +177,66 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
 /// go on without it would be to answer from books that stand still. The log has everything: a
 /// restart recovers.
 pub(crate) fn or_abort(work: impl FnOnce()) {
-    let abort = AbortOnPanic;
-    work();
-    std::mem::forget(abort);
-}
-
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        tracing::error!("a thread has panicked; the process ends");
-        std::process::abort();
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        abort();
     }
 }
 
-fn run(
-    mut ledger: Ledger<ShardBooks>,
-    locations: &Locations,
-    counts: &Counts,
-    work: &Receiver<Work>,
-) {
-    for work in work {
+/// The same for a task. One that is cancelled has not panicked: it just ends.
+pub(crate) async fn task_or_abort(work: impl Future<Output = ()>) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        abort();
+    }
+}
+
+fn abort() -> ! {
+    tracing::error!("a thread or a task has panicked; the process ends");
+    std::process::abort()
+}
+
+/// The writer of one shard.
+pub(crate) struct Writer {
+    pub(crate) index: Arc<Index>,
+    pub(crate) counts: Arc<Counts>,
+    ledger: Ledger<ShardBooks>,
+    locations: Arc<Locations>,
+}
+
+impl Writer {
+    /// One without any SKUs.
+    pub(crate) fn new(locations: Arc<Locations>) -> Self {
+        let (index, counts) = (Arc::new(Index::new()), Arc::<Counts>::default());
+        let books = ShardBooks::new(
+            Arc::clone(&index),
+            Arc::clone(&locations),
+            Arc::clone(&counts),
+        );
+        Self {
+            index,
+            counts,
+            ledger: Ledger::new(books),
+            locations,
+        }
+    }
+
+    /// Does what is to be done at one position, then says so.
+    pub(crate) fn work(&mut self, work: Work) {
         match work {
             Work::Apply(jobs, names, completion) => {
-                apply(&mut ledger, &jobs, &names, locations);
-                counts
+                self.apply(&jobs, &names);
+                self.counts
                     .order_lines
-                    .store(ledger.lines().len() as u64, Relaxed);
+                    .store(self.ledger.lines().len() as u64, Relaxed);
                 completion.finish();
             }
             Work::Rules(rules, completion) => {
-                ledger.books_mut().put_rules(rules);
+                self.ledger.books_mut().put_rules(rules);
                 completion.finish();
             }
             Work::Audit(sum, completion) => {
-                let mut audit = ledger.books().audit();
-                audit.order_lines = ledger.lines().len() as u64;
-                audit.digest += ledger.lines_digest(locations);
+                let mut audit = self.ledger.books().audit();
+                audit.order_lines = self.ledger.lines().len() as u64;
+                audit.digest += self.ledger.lines_digest(&*self.locations);
                 *sum.lock().unwrap_or_else(PoisonError::into_inner) += audit;
                 completion.finish();
             }
@@ -220,20 +244,25 @@ fn run(
         // Lets go of blocks that were outgrown, also when no more are.
         epoch::pin().flush();
     }
-}
 
-pub(crate) fn apply(
-    ledger: &mut Ledger<ShardBooks>,
-    jobs: &[Job],
-    names: &str,
-    locations: &Locations,
-) {
-    for group in jobs.chunks(PREFETCH_POSTINGS) {
-        ledger.prefetch(group.iter().map(|job| &job.posting));
-        for job in group {
-            let name_at = job.name_at as usize;
-            let name = &names[name_at..name_at + usize::from(job.name_len)];
-            ledger.apply(&job.posting, name, locations);
+    fn apply(&mut self, jobs: &[Job], names: &str) {
+        let mut groups = jobs.chunks(PREFETCH_POSTINGS).peekable();
+        if let Some(first) = groups.peek() {
+            self.ledger
+                .prefetch_index(first.iter().map(|job| &job.posting));
+        }
+        while let Some(group) = groups.next() {
+            self.ledger.prefetch(group.iter().map(|job| &job.posting));
+            // Arrives while this group is applied.
+            if let Some(next) = groups.peek() {
+                self.ledger
+                    .prefetch_index(next.iter().map(|job| &job.posting));
+            }
+            for job in group {
+                let name_at = job.name_at as usize;
+                let name = &names[name_at..name_at + usize::from(job.name_len)];
+                self.ledger.apply(&job.posting, name, &*self.locations);
+            }
         }
     }
 }

@@ -1,6 +1,10 @@
 //! A real NATS server for tests. There is no substitute for it, so that without one the tests
 //! fail and say what is missing; they never skip.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "another process is asked until it answers"
+)]
 
 use std::{
     env, fs,

@@ -1,5 +1,9 @@
 //! The program run to its end, with what it printed.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "another process is asked until it answers"
+)]
 
 use std::{
     io::Read,

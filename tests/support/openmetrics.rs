@@ -1,0 +1,108 @@
+//! A strict reader of the OpenMetrics text format, as far as the service uses it: anything that
+//! breaks the format's rules fails the test and says which line.
+
+use std::collections::BTreeMap;
+
+/// A metric family.
+#[derive(Debug, Default)]
+pub(crate) struct Family {
+    pub(crate) kind: String,
+    pub(crate) unit: String,
+    pub(crate) help: String,
+    /// Values by name and labels, as written.
+    pub(crate) samples: BTreeMap<String, f64>,
+}
+
+/// The families of a page, by name.
+pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
+    let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut current = String::new();
+    for line in body.lines() {
+        let wrong = |why: &str| -> ! { panic!("{why}: {line:?}") };
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (what, name) = (words.next(), words.next().unwrap_or_default());
+            let text = words.next().unwrap_or_default().to_owned();
+            if name != current {
+                // All lines of a family stand together.
+                if families.contains_key(name) {
+                    wrong("a family in two places");
+                }
+                if !is_name(name) {
+                    wrong("no name");
+                }
+                current = name.to_owned();
+                families.insert(current.clone(), Family::default());
+            }
+            let family = families.get_mut(&current).expect("just made");
+            if !family.samples.is_empty() {
+                wrong("metadata after a sample");
+            }
+            let field = match what {
+                Some("TYPE") => &mut family.kind,
+                Some("UNIT") => &mut family.unit,
+                Some("HELP") => &mut family.help,
+                _ => wrong("unknown metadata"),
+            };
+            if !field.is_empty() || text.is_empty() {
+                wrong("metadata twice, or none");
+            }
+            *field = text;
+            continue;
+        }
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            wrong("no value");
+        };
+        let Ok(value) = value.parse::<f64>() else {
+            wrong("the value is no number");
+        };
+        let (name, labels) = match series.split_once('{') {
+            None => (series, ""),
+            Some((name, labels)) => match labels.strip_suffix('}') {
+                Some(labels) => (name, labels),
+                None => wrong("labels without an end"),
+            },
+        };
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let quoted = label.split_once('=').is_some_and(|(name, value)| {
+                is_name(name) && value.len() >= 2 && value.starts_with('"') && value.ends_with('"')
+            });
+            if !quoted {
+                wrong("a label that is none");
+            }
+        }
+        let Some(family) = families.get_mut(&current) else {
+            wrong("a sample without a family");
+        };
+        let suffix = match family.kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            "gauge" => "",
+            _ => wrong("a type that is not expected"),
+        };
+        if name.strip_prefix(current.as_str()) != Some(suffix) {
+            wrong("a sample with another name than its family");
+        }
+        if suffix == "_total" && value < 0.0 {
+            wrong("a negative counter");
+        }
+        if !family.unit.is_empty() && !current.ends_with(&format!("_{}", family.unit)) {
+            wrong("the unit is not in the name");
+        }
+        if family.samples.insert(series.to_owned(), value).is_some() {
+            wrong("the same sample twice");
+        }
+    }
+    for (name, family) in &families {
+        assert!(!family.samples.is_empty(), "{name} has no sample");
+        assert!(!family.help.is_empty(), "{name} has no help");
+    }
+    families
+}
+
+fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    let first = |char: char| char.is_ascii_alphabetic() || char == '_';
+    chars.next().is_some_and(first) && chars.all(|char| first(char) || char.is_ascii_digit())
+}
