@@ -72,6 +72,9 @@ pub enum AppError {
         /// Why.
         reason: String,
     },
+    /// The rules are sound, but the log did not take them.
+    #[error("the rules of `rules.file` are not put in force: {0}")]
+    NotPut(PostError),
     /// A server ended by itself.
     #[error("the server failed: {0}")]
     Server(String),
@@ -111,6 +114,8 @@ pub async fn run(
     let instance = Instance::start(log, &instance_options(&config, cores)).await?;
 
     let calls = Calls::default();
+    // Before anybody can ask.
+    instance.set_rules_pending(rules_file.is_some());
     let probe = Probe::new(&instance, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
@@ -172,6 +177,7 @@ async fn serve(instance: &Instance, health: &HealthReporter, rules: Option<&Path
     {
         return error;
     }
+    instance.set_rules_pending(false);
     set_health(health, ServingStatus::Serving).await;
     while hangups.recv().await.is_some() {
         let Some(path) = rules else {
@@ -198,13 +204,7 @@ async fn put_rules(instance: &Instance, path: &Path) -> Result<(), AppError> {
         note: String::new(),
         expected_version: None,
     };
-    let version = instance
-        .put_rules(put)
-        .await
-        .map_err(|error: PostError| AppError::Rules {
-            path: path.into(),
-            reason: error.to_string(),
-        })?;
+    let version = instance.put_rules(put).await.map_err(AppError::NotPut)?;
     tracing::info!(path = %path.display(), version, "rules put in force");
     Ok(())
 }

@@ -51,6 +51,8 @@ pub const NOTE_BYTES_MAX: usize = 512;
 pub const EXCEPTIONS_PAGE_DEFAULT: u32 = 100;
 /// Exceptions of a page, at most.
 pub const EXCEPTIONS_PAGE_MAX: u32 = 1_000;
+/// Most bytes of originals on one page, if it has more than one: clients take 4 MiB by default.
+pub const EXCEPTIONS_PAGE_BYTES_MAX: usize = 2 << 20;
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
 

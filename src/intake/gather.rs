@@ -50,6 +50,9 @@ struct Request {
 
 /// Most bytes of framed movements in one record.
 const FRAMED_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX;
+/// Longest encoded movement that fits a record: its frame is a key and a length of three bytes.
+pub(crate) const MOVEMENT_BYTES_MAX: usize = FRAMED_BYTES_MAX - 4;
+const _: () = assert!(framed_bytes(MOVEMENT_BYTES_MAX) == FRAMED_BYTES_MAX);
 
 /// How much is gathered.
 #[derive(Debug, Clone, Copy)]

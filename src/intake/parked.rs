@@ -98,15 +98,27 @@ impl ParkedList {
     }
 
     /// Those of these kinds (all, if none is named) after the one numbered `after`, at most
-    /// `max`, with their numbers.
-    pub fn page(&self, kinds: &[ParkedKind], after: u64, max: usize) -> Vec<(u64, Parked)> {
+    /// `max` and, if that is more than one, at most `bytes_max` of originals, with their numbers.
+    pub fn page(
+        &self,
+        kinds: &[ParkedKind],
+        after: u64,
+        max: usize,
+        bytes_max: usize,
+    ) -> Vec<(u64, Parked)> {
         let inner = self.lock();
+        let mut bytes = 0;
         let of_kind = |parked: &Parked| kinds.is_empty() || kinds.contains(&parked.kind);
         inner
             .kept
             .range((Bound::Excluded(after), Bound::Unbounded))
             .filter(|(_, parked)| of_kind(parked))
             .take(max)
+            .take_while(|(_, parked)| {
+                let first = bytes == 0;
+                bytes += parked.original.len();
+                first || bytes <= bytes_max
+            })
             .map(|(number, parked)| (*number, parked.clone()))
             .collect()
     }
@@ -161,10 +173,10 @@ mod tests {
         let once = list.digest();
         list.park(parked("a", ParkedKind::Malformed));
         assert_eq!(list.digest(), once);
-        assert_eq!(list.page(&[], 0, 10)[0].1.occurrences, 2);
+        assert_eq!(list.page(&[], 0, 10, usize::MAX)[0].1.occurrences, 2);
         list.park(parked("a", ParkedKind::Stale));
         assert_ne!(list.digest(), once);
-        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10).len(), 1);
+        assert_eq!(list.page(&[ParkedKind::Stale], 0, 10, usize::MAX).len(), 1);
     }
 
     #[test]
@@ -173,17 +185,39 @@ mod tests {
         for n in 0..5 {
             list.park(parked(&n.to_string(), ParkedKind::Malformed));
         }
-        let kept: Vec<u64> = list.page(&[], 0, 10).into_iter().map(|(n, _)| n).collect();
+        let kept: Vec<u64> = list
+            .page(&[], 0, 10, usize::MAX)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(kept, [3, 4, 5]);
-        assert_eq!(list.page(&[], 3, 1)[0].0, 4);
+        assert_eq!(list.page(&[], 3, 1, usize::MAX)[0].0, 4);
         assert_eq!(list.counts()[&ParkedKind::Malformed], 5);
+    }
+
+    #[test]
+    fn a_page_is_bounded_by_its_bytes() {
+        let list = ParkedList::new(10);
+        for n in 1..=4 {
+            list.park(Parked {
+                original: vec![n; 30].into(),
+                ..parked("a", ParkedKind::Malformed)
+            });
+        }
+        let numbers = |after, bytes_max| -> Vec<u64> {
+            let page = list.page(&[], after, 10, bytes_max);
+            page.into_iter().map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(0, 89), [1, 2]);
+        assert_eq!(numbers(2, 89), [3, 4]);
+        assert_eq!(numbers(0, 1), [1], "one, however large");
     }
 
     #[test]
     fn any_number_may_be_asked_for() {
         let list = ParkedList::new(3);
         list.park(parked("a", ParkedKind::Malformed));
-        assert_eq!(list.page(&[], u64::MAX, 10), []);
+        assert_eq!(list.page(&[], u64::MAX, 10, usize::MAX), []);
     }
 
     #[test]
@@ -194,7 +228,7 @@ mod tests {
             original: record.slice(10..20),
             ..parked("a", ParkedKind::Stale)
         });
-        let kept = list.page(&[], 0, 1).remove(0).1.original;
+        let kept = list.page(&[], 0, 1, usize::MAX).remove(0).1.original;
         assert_eq!(kept, record.slice(10..20));
         assert!(!record.as_ptr_range().contains(&kept.as_ptr()));
     }
@@ -209,7 +243,11 @@ mod tests {
                 ..parked(&n.to_string(), ParkedKind::Malformed)
             });
         }
-        let kept: Vec<u64> = list.page(&[], 0, 10).into_iter().map(|(n, _)| n).collect();
+        let kept: Vec<u64> = list
+            .page(&[], 0, 10, usize::MAX)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(kept, [4, 5, 6, 7]);
         assert_eq!(list.counts()[&ParkedKind::Malformed], 7);
     }

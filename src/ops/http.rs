@@ -63,15 +63,8 @@ async fn readyz(State(probe): State<Probe>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
     }
     if !instance.ready() {
-        let position = instance.view().progress().position();
-        let message = match instance.failed() {
-            Some(error) => format!("{error}\n"),
-            None => format!(
-                "catching up: position {position} of {}\n",
-                instance.ready_from()
-            ),
-        };
-        return (StatusCode::SERVICE_UNAVAILABLE, message);
+        let message = instance.not_ready_because();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{message}\n"));
     }
     match instance.not_writable() {
         None => (StatusCode::OK, "ready\n".into()),

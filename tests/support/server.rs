@@ -3,6 +3,10 @@
 //! What a test knows of it is what an operator knows: its ports, its signals, its exit code and
 //! what it prints.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "another process is asked until it answers"
+)]
 
 use std::{
     fs,
