@@ -165,7 +165,7 @@ impl Decoder {
         let (lane, payload) = (entry.lane.clone(), entry.payload.clone());
         let mut scratch = std::mem::take(&mut self.scratch);
         let taken = self.facts(entry, None, facts, |visit| {
-            decode_payload(&lane, &payload, &mut scratch, |found| visit(found)).map(drop)
+            decode_payload(&lane, &payload, &mut scratch, visit).map(drop)
         });
         self.scratch = scratch;
         taken
