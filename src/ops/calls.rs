@@ -101,7 +101,7 @@ impl Method {
     fn buckets(&self) -> Vec<(f64, u64)> {
         let ends = (0..BUCKETS as u32).map(|bucket| (FIRST_BUCKET_NS << bucket) as f64 / 1e9);
         let counts = self.buckets.iter().map(|count| count.load(Relaxed));
-        ends.chain([f64::MAX]).zip(counts).collect()
+        ends.chain([f64::INFINITY]).zip(counts).collect()
     }
 }
 
