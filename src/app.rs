@@ -138,7 +138,7 @@ pub async fn run(
     let http_server = tokio::spawn(async move { http_server.await });
 
     let ended = {
-        let serving = serve(&instance, &health, rules_file);
+        let serving = serve(&instance, &probe, &health, rules_file);
         tokio::select! {
             () = shutdown => Ok(()),
             error = instance.failure() => Err(error.into()),
@@ -166,7 +166,12 @@ pub async fn run(
 
 /// Once caught up, puts the rules file in force and says that it serves; then reads the file
 /// again at every SIGHUP. Ends only with an error.
-async fn serve(instance: &Instance, health: &HealthReporter, rules: Option<&Path>) -> AppError {
+async fn serve(
+    instance: &Instance,
+    probe: &Probe,
+    health: &HealthReporter,
+    rules: Option<&Path>,
+) -> AppError {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return AppError::Server(format!("cannot listen for signals: {error}")),
@@ -179,6 +184,7 @@ async fn serve(instance: &Instance, health: &HealthReporter, rules: Option<&Path
     }
     instance.set_rules_pending(false);
     set_health(health, ServingStatus::Serving).await;
+    probe.serve();
     while hangups.recv().await.is_some() {
         let Some(path) = rules else {
             tracing::warn!("SIGHUP, but no `rules.file` is set");

@@ -234,6 +234,8 @@ async fn metrics_are_well_formed_and_true() {
         "sellable_cells",
         "sellable_cells_memory_bytes",
         "sellable_exceptions",
+        "sellable_grpc_call_duration_seconds",
+        "sellable_grpc_calls",
         "sellable_ids_memory_bytes",
         "sellable_ids_remembered",
         "sellable_locations",
@@ -271,6 +273,9 @@ async fn metrics_are_well_formed_and_true() {
         (answer.position + 1) as f64
     );
     assert!(gauge("sellable_cells_memory_bytes") > 0.0);
+    let posts = "{method=\"Movements/Post\",code=\"OK\"}";
+    let posts = format!("sellable_grpc_calls_total{posts}");
+    assert_eq!(value("sellable_grpc_calls", &posts), 2.0);
 }
 
 /// Writes a log that takes a while to read, without a server: `count` movements of 1,000 SKUs.
@@ -324,10 +329,7 @@ async fn it_is_ready_once_caught_up_and_not_before() {
     let after = client.status().await;
     assert!(after.ready);
     assert_eq!(after.movements_applied, MOVEMENTS);
-    until("health", async || {
-        health(&client, "").await == ServingStatus::Serving
-    })
-    .await;
+    assert_eq!(health(&client, "").await, ServingStatus::Serving);
     let answer = client.ats("sku-1", 0).await.expect("an answer");
     assert_eq!(
         answer.items[0].ats,
@@ -360,10 +362,7 @@ async fn health_and_reflection_tell_of_every_service() {
     for service in ["Availability", "Movements", "Operations", "Rules"] {
         let name = format!("sellable.v1.{service}");
         assert!(names.contains(&name.as_str()), "{names:?}");
-        until("health", async || {
-            health(&client, &name).await == ServingStatus::Serving
-        })
-        .await;
+        assert_eq!(health(&client, &name).await, ServingStatus::Serving);
     }
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
     let request = HealthCheckRequest {
@@ -402,6 +401,8 @@ async fn a_position_that_does_not_come_is_said() {
     let server = setup.set("query.min_position_wait_ms_max", 50).start();
     let client = server.connect().await;
     let posted = client.post(vec![received("1", "MUG", 10, "dc")]).await;
+    // What is ready has its rules in force: they are the first record.
+    assert_eq!(posted.position, 2);
     let error = client
         .ats("MUG", posted.position + 7)
         .await

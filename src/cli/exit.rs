@@ -1,7 +1,5 @@
 //! Exit codes, and failures as the user reads them.
 
-use std::error::Error;
-
 use serde_json::json;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -143,14 +141,7 @@ impl From<tonic::Status> for Failure {
         // A server may say the same in the message and in a detail.
         details.retain(|detail| detail != status.message());
         let wait = found.retry_info().and_then(|retry| retry.retry_delay);
-        // A status that a server sent has no cause on this side. One that has was made here of a
-        // broken connection, and its code says little: a killed server gives `Unknown`.
-        let lost = status.source().is_some();
         let (exit, hint) = match status.code() {
-            Code::Unknown | Code::Internal if lost => (
-                Exit::Unavailable,
-                "whether the server still did it is unknown; try again".to_owned(),
-            ),
             Code::InvalidArgument | Code::OutOfRange => (Exit::Usage, String::new()),
             Code::NotFound => (Exit::NotFound, String::new()),
             Code::ResourceExhausted => (
@@ -181,7 +172,6 @@ impl From<tonic::Status> for Failure {
         };
         let message = match status.message() {
             "" => format!("the server answered {:?}", status.code()),
-            message if lost => format!("no connection to the server: {message}"),
             message => message.to_owned(),
         };
         Self {

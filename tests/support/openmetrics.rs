@@ -18,6 +18,8 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
     let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();
+    let mut histograms: BTreeMap<(String, String), Vec<(f64, f64)>> = BTreeMap::new();
+    let mut counts = Vec::new();
     for line in body.lines() {
         let wrong = |why: &str| -> ! { panic!("{why}: {line:?}") };
         if let Some(comment) = line.strip_prefix("# ") {
@@ -79,15 +81,36 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
             "counter" => &["_total"],
             "info" => &["_info"],
             "gauge" => &[""],
-            "histogram" => &["_sum", "_count", "_bucket"],
+            "histogram" => &["_bucket", "_sum", "_count"],
             _ => wrong("a type that is not expected"),
         };
-        let suffix = name.strip_prefix(current.as_str());
-        if !suffix.is_some_and(|suffix| suffixes.contains(&suffix)) {
+        let suffix = name.strip_prefix(current.as_str()).unwrap_or("another");
+        if !suffixes.contains(&suffix) {
             wrong("a sample with another name than its family");
         }
         if family.kind != "gauge" && value < 0.0 {
-            wrong("a negative counter");
+            wrong("a negative count");
+        }
+        // A histogram's series is told by its labels without the end of the bucket.
+        let (end, others): (Vec<_>, Vec<_>) = labels
+            .split(',')
+            .partition(|label| label.starts_with("le="));
+        let histogram = (current.clone(), others.join(","));
+        if suffix == "_bucket" {
+            let end = end.first().map(|end| end["le=".len()..].trim_matches('"'));
+            let Some(Ok(end)) = end.map(str::parse::<f64>) else {
+                wrong("a bucket without an end that is a number");
+            };
+            let buckets = histograms.entry(histogram.clone()).or_default();
+            // Each has all that the ones before have.
+            let before = buckets.last().copied().unwrap_or((f64::NEG_INFINITY, 0.0));
+            if before.0 >= end || before.1 > value {
+                wrong("buckets that do not grow");
+            }
+            buckets.push((end, value));
+        }
+        if suffix == "_count" {
+            counts.push((histogram, value));
         }
         if !family.unit.is_empty() && !current.ends_with(&format!("_{}", family.unit)) {
             wrong("the unit is not in the name");
@@ -96,8 +119,14 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
             wrong("the same sample twice");
         }
     }
+    for (histogram, count) in counts {
+        let last = histograms
+            .get(&histogram)
+            .and_then(|buckets| buckets.last());
+        assert_eq!(last, Some(&(f64::INFINITY, count)), "{histogram:?}");
+    }
     for (name, family) in &families {
-        assert!(!family.samples.is_empty(), "{name} has no sample");
+        assert!(!family.kind.is_empty(), "{name} has no type");
         assert!(!family.help.is_empty(), "{name} has no help");
     }
     families
