@@ -72,6 +72,9 @@ pub enum AppError {
         /// Why.
         reason: String,
     },
+    /// The rules are sound, but the log did not take them.
+    #[error("the rules of `rules.file` are not put in force: {0}")]
+    NotPut(PostError),
     /// A server ended by itself.
     #[error("the server failed: {0}")]
     Server(String),
@@ -111,6 +114,8 @@ pub async fn run(
     let instance = Instance::start(log, &instance_options(&config, cores)).await?;
 
     let calls = Calls::default();
+    // Before anybody can ask.
+    instance.set_rules_pending(rules_file.is_some());
     let probe = Probe::new(&instance, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
@@ -125,15 +130,15 @@ pub async fn run(
         .add_routes(api::routes(&instance, options, health_service))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            until(stopped.clone()),
+            until(stopped),
         );
-    let http_server = axum::serve(http, ops::router(probe.clone()));
-    let http_server = http_server.with_graceful_shutdown(until(stopped));
     let mut grpc_server = tokio::spawn(grpc_server);
+    // Until the very end: while calls under way end, `/readyz` says no and `/livez` yes.
+    let http_server = axum::serve(http, ops::router(probe.clone()));
     let http_server = tokio::spawn(async move { http_server.await });
 
     let ended = {
-        let serving = serve(&instance, &health, rules_file);
+        let serving = serve(&instance, &probe, &health, rules_file);
         tokio::select! {
             () = shutdown => Ok(()),
             error = instance.failure() => Err(error.into()),
@@ -153,15 +158,20 @@ pub async fn run(
         );
         grpc_server.abort();
     }
-    http_server.abort();
     instance.stop().await;
+    http_server.abort();
     tracing::info!("stopped");
     ended
 }
 
 /// Once caught up, puts the rules file in force and says that it serves; then reads the file
 /// again at every SIGHUP. Ends only with an error.
-async fn serve(instance: &Instance, health: &HealthReporter, rules: Option<&Path>) -> AppError {
+async fn serve(
+    instance: &Instance,
+    probe: &Probe,
+    health: &HealthReporter,
+    rules: Option<&Path>,
+) -> AppError {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return AppError::Server(format!("cannot listen for signals: {error}")),
@@ -172,7 +182,9 @@ async fn serve(instance: &Instance, health: &HealthReporter, rules: Option<&Path
     {
         return error;
     }
+    instance.set_rules_pending(false);
     set_health(health, ServingStatus::Serving).await;
+    probe.serve();
     while hangups.recv().await.is_some() {
         let Some(path) = rules else {
             tracing::warn!("SIGHUP, but no `rules.file` is set");
@@ -198,13 +210,7 @@ async fn put_rules(instance: &Instance, path: &Path) -> Result<(), AppError> {
         note: String::new(),
         expected_version: None,
     };
-    let version = instance
-        .put_rules(put)
-        .await
-        .map_err(|error: PostError| AppError::Rules {
-            path: path.into(),
-            reason: error.to_string(),
-        })?;
+    let version = instance.put_rules(put).await.map_err(AppError::NotPut)?;
     tracing::info!(path = %path.display(), version, "rules put in force");
     Ok(())
 }

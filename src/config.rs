@@ -116,7 +116,8 @@ settings! {
     journal_sync_interval_ms: u64 = "journal.sync_interval_ms",
         Kind::Integer { min: 1, max: 60_000, unit: "ms" }, "100", None;
 
-    /// Servers of NATS, separated by commas. Set: the log is a JetStream stream. Empty: the log
+    /// Servers of NATS, separated by commas; name and password, or a token, may stand in the
+    /// address (nats://name:password@host:4222). Set: the log is a JetStream stream. Empty: the log
     /// is embedded, in `data_dir`. The servers' own `sync_interval` says what a power failure
     /// may lose.
     nats_url: Option<String> = "nats.url", Kind::OptionalText, "", Some("nats");
@@ -175,7 +176,7 @@ settings! {
     grpc_concurrent_streams_max: u32 = "grpc.concurrent_streams_max",
         Kind::Integer { min: 1, max: 1_000_000, unit: "calls" }, "1000", None;
 
-    /// Most parked movements kept with their bytes; beyond it, the newest are only counted.
+    /// Most parked movements kept in memory with their bytes; beyond it, the oldest are only counted.
     exceptions_kept_max: usize = "exceptions.kept_max",
         Kind::Integer { min: 100, max: 10_000_000, unit: "exceptions" }, "100000", None;
 

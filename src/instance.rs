@@ -114,6 +114,8 @@ pub struct Instance {
     /// The log's end when the instance started: ready once this is applied.
     ready_from: Position,
     caught_up: AtomicBool,
+    /// Its first rules are still to be put in force.
+    rules_pending: AtomicBool,
     stopping: AtomicBool,
     started: Instant,
     follower: AbortHandle,
@@ -171,12 +173,12 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            async move {
+            worker::task_or_abort(async move {
                 if let Err(error) = follow(log, bounds.first, locations, steps).await {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
                 }
-            }
+            })
         });
         let writer = Writer {
             log: Arc::clone(&log),
@@ -202,6 +204,7 @@ impl Instance {
             failed,
             ready_from: bounds.last,
             caught_up: AtomicBool::new(false),
+            rules_pending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             follower: follower.abort_handle(),
@@ -287,7 +290,28 @@ impl Instance {
             let caught_up = self.view.progress().position() >= self.ready_from;
             self.caught_up.store(caught_up, Relaxed);
         }
-        self.caught_up.load(Relaxed)
+        self.caught_up.load(Relaxed) && !self.rules_pending.load(Relaxed)
+    }
+
+    /// Whether rules are still to be put in force before it is ready: until then, it would deny
+    /// channels that it is meant to have.
+    pub fn set_rules_pending(&self, pending: bool) {
+        self.rules_pending.store(pending, Relaxed);
+    }
+
+    /// Why it is not ready, for who asks.
+    pub fn not_ready_because(&self) -> String {
+        if let Some(error) = self.failed() {
+            return error.to_string();
+        }
+        let position = self.view.progress().position();
+        if self.stopping.load(SeqCst) {
+            return "stopping".into();
+        }
+        if position >= self.ready_from && self.rules_pending.load(Relaxed) {
+            return "putting the rules of `rules.file` in force".into();
+        }
+        format!("catching up: position {position} of {}", self.ready_from)
     }
 
     /// Position from which on it is ready.

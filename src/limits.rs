@@ -31,7 +31,7 @@ pub const BATCH_MOVEMENTS_MAX: usize = 1_000;
 /// Most SKUs in one query.
 pub const QUERY_SKUS_MAX: usize = 1_000;
 /// Largest rules document, in bytes.
-pub const RULES_BYTES_MAX: usize = 1 << 20;
+pub const RULES_BYTES_MAX: usize = 896 << 10;
 /// Most channels in one rules document.
 pub const CHANNELS_MAX: usize = 256;
 /// Longest pattern for location names in the rules, in bytes.
@@ -51,6 +51,8 @@ pub const NOTE_BYTES_MAX: usize = 512;
 pub const EXCEPTIONS_PAGE_DEFAULT: u32 = 100;
 /// Exceptions of a page, at most.
 pub const EXCEPTIONS_PAGE_MAX: u32 = 1_000;
+/// Most bytes of originals on one page, if it has more than one: clients take 4 MiB by default.
+pub const EXCEPTIONS_PAGE_BYTES_MAX: usize = 2 << 20;
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
 
@@ -60,6 +62,9 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
+
+/// Most bytes of parked movements that are held in memory; those before are in the log.
+pub const PARKED_BYTES_MAX: usize = 64 << 20;
 
 /// Entries that are read from the log, and decoded, at once.
 pub const FOLLOW_ENTRIES_MAX: usize = 512;
@@ -106,4 +111,8 @@ const _: () = assert!(RECORD_BYTES_MAX < QUEUE_BYTES_MAX);
 const _: () = assert!(PULL_MESSAGES + PULL_MESSAGES / 2 < SUBSCRIPTION_MESSAGES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX < PULL_BYTES);
 const _: () = assert!(RECORD_BYTES_MAX < 1 << 20 && RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
+// A message that cannot be read at all is kept whole.
+const _: () = assert!(MESSAGE_BYTES_MAX < PARKED_BYTES_MAX);
+// Rules are one record, with a few bytes of framing.
+const _: () = assert!(RULES_BYTES_MAX + ACTOR_BYTES_MAX + NOTE_BYTES_MAX + 100 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);

@@ -478,7 +478,7 @@ impl Mix {
                     condition: pb::Condition::Good.into(),
                     reason: "cycle count".into(),
                 });
-                let sign = if choice % 2 == 0 { 1 } else { -1 };
+                let sign = if choice.is_multiple_of(2) { 1 } else { -1 };
                 self.with_id(at_sku, sign * quantity, kind)
             }
             55..60 => {

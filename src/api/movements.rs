@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{RawPostRequest, Service, log_time, now_us, raw::movements_server::Movements, status};
 use crate::{
     domain::exceptions::{Outcome, ParkedKind},
+    intake::MOVEMENT_BYTES_MAX,
     limits::{BATCH_MOVEMENTS_MAX, STREAM_BATCHES_MAX},
     proto::v1 as pb,
     wire::borrowed::read_movement,
@@ -106,8 +107,17 @@ fn check(index: usize, movement: &[u8], now_us: i64) -> Result<(), pb::MovementO
         reason,
         ..pb::MovementOutcome::default()
     };
-    let found = read_movement(index, movement)
-        .map_err(|malformed| invalid(String::new(), malformed.to_string()))?;
+    if movement.len() > MOVEMENT_BYTES_MAX {
+        let reason = format!(
+            "has {} bytes; at most {MOVEMENT_BYTES_MAX} (unknown fields count too)",
+            movement.len()
+        );
+        return Err(invalid(String::new(), reason));
+    }
+    let found = read_movement(index, movement).map_err(|malformed| {
+        let reason = format!("{malformed}; it has to be an encoded sellable.v1.Movement");
+        invalid(String::new(), reason)
+    })?;
     found
         .movement
         .and_then(|movement| movement.check(now_us))

@@ -6,7 +6,7 @@ use super::{Service, log_time, movements::kind_to_proto, status};
 use crate::{
     domain::exceptions::ParkedKind,
     intake::Parked,
-    limits::{EXCEPTIONS_PAGE_DEFAULT, EXCEPTIONS_PAGE_MAX},
+    limits::{EXCEPTIONS_PAGE_BYTES_MAX, EXCEPTIONS_PAGE_DEFAULT, EXCEPTIONS_PAGE_MAX},
     proto::v1::{self as pb, operations_server::Operations},
 };
 
@@ -87,17 +87,22 @@ impl Operations for Service {
         let after = match request.page_token.as_str() {
             "" => 0,
             token => token.parse().map_err(|_| {
-                status::bad_field("page_token", "is not one that this service gave")
+                status::bad_field(
+                    "page_token",
+                    "is not one that this service gave; take it from the page before, or leave it empty",
+                )
             })?,
         };
         let list = self.instance.parked();
-        // One more than asked for tells whether there is a next page.
-        let mut page = list.page(&kinds, after, page_size + 1);
-        let more = page.len() > page_size;
-        page.truncate(page_size);
-        let last = page.last().filter(|_| more);
+        let page = list.page(&kinds, after, page_size, EXCEPTIONS_PAGE_BYTES_MAX);
+        let last = page.last().map_or(after, |(number, _)| *number);
+        let more = !list.page(&kinds, last, 1, 0).is_empty();
         Ok(Response::new(pb::ListExceptionsResponse {
-            next_page_token: last.map_or_else(String::new, |(number, _)| number.to_string()),
+            next_page_token: if more {
+                last.to_string()
+            } else {
+                String::new()
+            },
             total: list
                 .counts()
                 .into_iter()
@@ -133,7 +138,10 @@ fn kinds_of(kinds: &[i32]) -> Result<Vec<ParkedKind>, Status> {
             .into_iter()
             .find(|kind| i32::from(kind_to_proto(*kind)) == *number)
             .ok_or_else(|| {
-                status::bad_field(format!("kinds[{index}]"), format!("{number} is no kind"))
+                status::bad_field(
+                    format!("kinds[{index}]"),
+                    format!("{number} is no kind; name some, or none for all"),
+                )
             })
     };
     kinds.iter().enumerate().map(kind).collect()

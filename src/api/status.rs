@@ -48,14 +48,10 @@ pub(super) fn unknown_channel<'c>(channel: &str, known: impl Iterator<Item = &'c
 
 /// Still catching up, or stopping.
 pub(super) fn not_ready(instance: &Instance) -> Status {
-    let message = match instance.not_writable() {
-        Some(reason) => format!("this instance does not answer: {reason}"),
-        None => format!(
-            "this instance is catching up with the log: at position {} of {}",
-            instance.view().progress().position(),
-            instance.ready_from()
-        ),
-    };
+    let message = format!(
+        "this instance does not answer yet, or no more: {}; try again, or another instance",
+        instance.not_ready_because()
+    );
     let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
     Status::with_error_details(Code::Unavailable, message, details)
 }

@@ -228,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_connection_is_worth_another_try() {
+        let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let failure = Failure::from(tonic::Status::from_error(Box::new(lost)));
+        assert_eq!(failure.exit, Exit::Unavailable);
+        let failure = Failure::from(tonic::Status::unknown("a bug of the server"));
+        assert_eq!(failure.exit, Exit::Failed);
+    }
+
+    #[test]
     fn every_exit_code_is_documented() {
         for exit in [
             Exit::Done,

@@ -96,7 +96,8 @@ fn status_text(status: &pb::StatusResponse) -> String {
     let state = match (status.ready, status.not_writable_because.as_str()) {
         (true, "") => "ready".to_owned(),
         (true, why) => format!("ready to be asked, but takes no movements: {why}"),
-        (false, _) => "catching up with its log".to_owned(),
+        (false, "") => "catching up with its log, or about to put its rules in force".to_owned(),
+        (false, why) => format!("not ready, and takes no movements: {why}"),
     };
     let lag = status.log_position.saturating_sub(status.applied_position);
     let channels = match status.channels.as_slice() {

@@ -84,6 +84,7 @@ impl From<AppError> for Failure {
             AppError::Rules { .. } => {
                 Failure::usage(message).hint("correct it; `sellable rules check FILE` checks it")
             }
+            AppError::NotPut(_) => Failure::new(Exit::Unavailable, message).hint("start it again"),
             AppError::Log(_) | AppError::Thread(_) | AppError::Server(_) => {
                 Failure::new(Exit::Failed, message)
             }

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use super::Key;
+use crate::log::jetstream::without_credentials;
 
 /// Which values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,16 +161,7 @@ impl Value {
         let Value::Text(text) = self else {
             return self.clone();
         };
-        let shown: Vec<String> = text
-            .split(',')
-            .map(|part| match (part.find("://"), part.rfind('@')) {
-                (Some(scheme), Some(at)) if scheme + 3 <= at => {
-                    format!("{}***{}", &part[..scheme + 3], &part[at..])
-                }
-                _ => part.to_owned(),
-            })
-            .collect();
-        Value::Text(shown.join(","))
+        Value::Text(without_credentials(text))
     }
 }
 

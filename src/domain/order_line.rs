@@ -1,10 +1,10 @@
 //! The lifecycle of an order line: what it claims is a pure function of its milestone totals.
 //!
-//! For each location, `net` = reserved there + reassigned in - reassigned out - released there
-//! - shipped from there. A location claims `max(0, net)`. What went below zero (shipments from
-//! elsewhere, say) and what was released without naming a location is taken from these claims
-//! in order of location name. In total that is always `max(0, reserved - released - shipped)`,
-//! since reassignments cancel out.
+//! For each location there is one number, `net`: what was reserved there and reassigned to it, less
+//! what was reassigned away, released there, and shipped from there. A location claims
+//! `max(0, net)`. What went below zero (shipments from elsewhere, say) and what was released
+//! without naming a location is taken from these claims in order of location name. In total that
+//! is always `max(0, reserved - released - shipped)`, since reassignments cancel out.
 
 use smallvec::SmallVec;
 

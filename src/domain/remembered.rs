@@ -16,8 +16,8 @@ use super::{exceptions::ParkedKind, keys::MovementKey, prefetch};
 const PARTS: usize = 256;
 /// Entries that a part has room for at least.
 const PART_CAPACITY_MIN: usize = 16;
-/// Places behind the last scaled one, for entries pushed along.
-const OVERHANG: usize = 64;
+/// Places behind the last scaled one, for entries pushed along; more if they crowd there.
+const OVERHANG_MIN: usize = 64;
 /// Cache lines from the scaled place on that are fetched ahead.
 const PREFETCH_LINES: usize = 3;
 /// Epochs a sweep may lag behind: an epoch's number is kept in 8 bits.
@@ -104,9 +104,9 @@ struct Part {
 }
 
 impl Part {
-    fn with_capacity(capacity: usize) -> Self {
+    fn with_capacity(capacity: usize, overhang: usize) -> Self {
         Self {
-            entries: vec![Entry::default(); capacity + OVERHANG].into_boxed_slice(),
+            entries: vec![Entry::default(); capacity + overhang].into_boxed_slice(),
             capacity,
             used: 0,
         }
@@ -148,14 +148,18 @@ impl Part {
         true
     }
 
+    fn overhang(&self) -> usize {
+        self.entries.len() - self.capacity
+    }
+
     /// Drops the entries older than `epochs_max` and makes room for more.
-    fn rebuild(&mut self, epoch: u64, epochs_max: u64) {
+    fn rebuild(&mut self, epoch: u64, epochs_max: u64, mut overhang: usize) {
         let live = |e: &&Entry| !e.is_empty() && e.age(epoch) <= epochs_max;
         let count = self.entries.iter().filter(live).count();
         // Room to grow by a quarter; no shrinking below what is there.
-        let mut capacity = (count * 10 / 7).max(PART_CAPACITY_MIN);
+        let capacity = (count * 10 / 7).max(PART_CAPACITY_MIN);
         loop {
-            let mut next = Part::with_capacity(capacity);
+            let mut next = Part::with_capacity(capacity, overhang);
             let mut end = 0;
             let fits = self.entries.iter().filter(live).all(|entry| {
                 // Entries come in order, so each goes behind the one before it.
@@ -171,7 +175,8 @@ impl Part {
                 *self = next;
                 return;
             }
-            capacity += capacity / 4;
+            // They crowd at the end. A larger capacity need not spread them: equal keys, say.
+            overhang *= 2;
         }
     }
 }
@@ -191,7 +196,7 @@ impl Default for RememberedIds {
     fn default() -> Self {
         Self {
             parts: (0..PARTS)
-                .map(|_| Part::with_capacity(PART_CAPACITY_MIN))
+                .map(|_| Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN))
                 .collect(),
             epoch: 0,
             oldest: 0,
@@ -227,8 +232,12 @@ impl RememberedIds {
             }
             Err(mut at) => {
                 self.used -= part.used;
-                while (part.used + 1) * 8 > part.capacity * 7 || !part.put(at, entry) {
-                    part.rebuild(epoch, epochs_max);
+                if (part.used + 1) * 8 > part.capacity * 7 {
+                    part.rebuild(epoch, epochs_max, OVERHANG_MIN);
+                    at = part.find(entry).unwrap_or_else(|at| at);
+                }
+                while !part.put(at, entry) {
+                    part.rebuild(epoch, epochs_max, part.overhang() * 2);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
                 self.used += part.used;
@@ -263,9 +272,14 @@ impl RememberedIds {
     pub fn advance(&mut self, epoch: u64, oldest: u64) {
         assert!(epoch >= self.epoch && oldest >= self.oldest && oldest <= epoch);
         assert!(epoch - oldest <= 128, "epochs are told apart by 8 bits");
-        if epoch - self.epoch > SWEEP_EVERY_EPOCHS {
-            // Idle for long: every entry would be older than any sweep has seen.
-            self.sweep(0..PARTS, epoch, epoch - oldest);
+        let passed = epoch - self.epoch;
+        if passed > SWEEP_EVERY_EPOCHS {
+            // Idle for long: an entry may be so old that its age, in 8 bits, looks young. As of
+            // the last arrival it does not, so the sweep is as of then.
+            match (epoch - oldest).checked_sub(passed) {
+                Some(epochs_max) => self.sweep(0..PARTS, self.epoch, epochs_max),
+                None => *self = Self::default(),
+            }
         } else {
             // Each part in its turn, so that an entry's age never wraps around.
             for due in self.epoch + 1..=epoch {
@@ -286,7 +300,7 @@ impl RememberedIds {
     fn sweep(&mut self, parts: std::ops::Range<usize>, epoch: u64, epochs_max: u64) {
         for part in &mut self.parts[parts] {
             self.used -= part.used;
-            part.rebuild(epoch, epochs_max);
+            part.rebuild(epoch, epochs_max, OVERHANG_MIN);
             self.used += part.used;
         }
     }
@@ -367,6 +381,34 @@ mod tests {
         assert_eq!(ids.len(), 400_000);
         assert!((0..400_000).all(|n| ids.contains(key(n))));
         assert!((400_000..500_000).all(|n| !ids.contains(key(n))));
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_come_back_after_a_long_silence() {
+        // An epoch's number is kept in 8 bits, so it looks like that of 256 epochs later.
+        for silence in 120..=600 {
+            let mut ids = RememberedIds::default();
+            for n in 0..64 {
+                ids.advance(n, n.saturating_sub(64));
+                ids.check_and_remember(key(n), 1, RememberedOutcome::Applied);
+            }
+            ids.advance(63 + silence, silence);
+            assert!((0..64).all(|n| !ids.contains(key(n))), "after {silence}");
+            assert!(ids.is_empty(), "after {silence}");
+        }
+    }
+
+    #[test]
+    fn keys_that_crowd_at_the_end_find_room() {
+        // All of them belong on the last place of the last part.
+        let crowd = |n: u64| MovementKey(u128::from(u64::MAX) << 64 | u128::from(n) << 40);
+        let mut ids = RememberedIds::default();
+        for n in 0..1_000 {
+            let known = ids.check_and_remember(crowd(n), n, RememberedOutcome::Applied);
+            assert_eq!(known, Known::New);
+        }
+        assert_eq!(ids.len(), 1_000);
+        assert!((0..1_000).all(|n| ids.contains(crowd(n))));
     }
 
     proptest! {

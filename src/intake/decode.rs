@@ -165,7 +165,7 @@ impl Decoder {
         let (lane, payload) = (entry.lane.clone(), entry.payload.clone());
         let mut scratch = std::mem::take(&mut self.scratch);
         let taken = self.facts(entry, None, facts, |visit| {
-            decode_payload(&lane, &payload, &mut scratch, |found| visit(found)).map(drop)
+            decode_payload(&lane, &payload, &mut scratch, visit).map(drop)
         });
         self.scratch = scratch;
         taken
@@ -203,7 +203,7 @@ impl Decoder {
                         first_seen_us: *now_us,
                         source: found.source.to_owned(),
                         id: found.id.to_owned(),
-                        reason: invalid.to_string(),
+                        reason: format!("{invalid}{SEND_AGAIN}"),
                         original: entry.payload.slice_ref_or_copy(found.raw),
                         media_type: media_type(&entry.lane, found.raw).to_owned(),
                         occurrences: 1,
@@ -290,7 +290,7 @@ impl Decoder {
             first_seen_us: self.now_us,
             source,
             id: String::new(),
-            reason: malformed.to_string(),
+            reason: format!("{malformed}{SEND_AGAIN}"),
             original: entry.payload.clone(),
             media_type: media_type(&entry.lane, &entry.payload).to_owned(),
             occurrences: 1,
@@ -342,6 +342,9 @@ impl Head {
         identity.unwrap_or_default()
     }
 }
+
+/// What helps against everything malformed: none of it counts, so it cannot count twice.
+const SEND_AGAIN: &str = "; correct it and send it again";
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";

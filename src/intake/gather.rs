@@ -13,8 +13,11 @@ use super::sequencer::{Pending, Waiting};
 use crate::{
     limits::RECORD_BYTES_MAX,
     log::{AppendError, Log},
-    shard::Receipt,
-    wire::record::{encode_record, framed_bytes},
+    shard::{
+        Receipt,
+        worker::{Caller, task_or_abort},
+    },
+    wire::record::{RECORD_HEADER_BYTES_MAX, encode_record, framed_bytes},
 };
 
 /// Why movements, or rules, were not taken.
@@ -41,9 +44,15 @@ struct Request {
     movements: Vec<Bytes>,
     bytes: usize,
     answer: oneshot::Sender<Result<oneshot::Receiver<Receipt>, AppendError>>,
-    /// Held until it is answered.
-    _room: OwnedSemaphorePermit,
+    /// Held until they are applied.
+    room: Option<OwnedSemaphorePermit>,
 }
+
+/// Most bytes of framed movements in one record.
+const FRAMED_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX;
+/// Longest encoded movement that fits a record: its frame is a key and a length of three bytes.
+pub(crate) const MOVEMENT_BYTES_MAX: usize = FRAMED_BYTES_MAX - 4;
+const _: () = assert!(framed_bytes(MOVEMENT_BYTES_MAX) == FRAMED_BYTES_MAX);
 
 /// How much is gathered.
 #[derive(Debug, Clone, Copy)]
@@ -88,11 +97,27 @@ impl Writer {
         let token = self.tokens.fetch_add(1, Relaxed);
         // Before it is appended: the log may be read faster than the append returns.
         self.pending.insert(token, waiting);
-        let appended = self.log.append(record(token)).await;
-        if appended.is_err() {
+        let mut forget = Forget {
+            pending: &self.pending,
+            token: Some(token),
+        };
+        self.log.append(record(token)).await?;
+        forget.token = None;
+        Ok(())
+    }
+}
+
+/// Removes who waits for a record that was not appended, or whose append was given up.
+struct Forget<'w> {
+    pending: &'w Pending,
+    token: Option<u64>,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if let Some(token) = self.token {
             self.pending.remove(&token);
         }
-        appended.map(drop)
     }
 }
 
@@ -101,7 +126,7 @@ impl Gatherer {
     pub(crate) fn start(writer: Writer, options: GatherOptions) -> Self {
         // Not bounded by itself: the room is.
         let (queue, requests) = mpsc::unbounded_channel();
-        tokio::spawn(gather(writer, options, requests));
+        tokio::spawn(task_or_abort(gather(writer, options, requests)));
         Self {
             queue,
             room: Arc::new(Semaphore::new(options.waiting_max)),
@@ -120,10 +145,23 @@ impl Gatherer {
     /// # Errors
     /// See [`PostError`].
     pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
+        // Room for all of them, or none is taken.
+        let mut room = Arc::clone(&self.room)
+            .try_acquire_many_owned(movements.len() as u32)
+            .map_err(|_| PostError::Full {
+                waiting_max: self.options.waiting_max,
+            })?;
         let parts = split(movements, self.options.record_movements_max);
+        if let Some((_, bytes)) = parts.iter().find(|(_, bytes)| *bytes > FRAMED_BYTES_MAX) {
+            return Err(PostError::Log(AppendError::TooLarge {
+                bytes: *bytes,
+                bytes_max: FRAMED_BYTES_MAX,
+            }));
+        }
         let mut answers = Vec::with_capacity(parts.len());
         for (movements, bytes) in parts {
-            answers.push(self.enqueue(movements, bytes)?);
+            let room = room.split(movements.len());
+            answers.push(self.enqueue(movements, bytes, room)?);
         }
         let mut whole: Option<Receipt> = None;
         for answer in answers {
@@ -149,19 +187,14 @@ impl Gatherer {
         &self,
         movements: Vec<Bytes>,
         bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<oneshot::Receiver<Receipt>, AppendError>>, PostError> {
-        let count = movements.len() as u32;
-        let room = Arc::clone(&self.room)
-            .try_acquire_many_owned(count)
-            .map_err(|_| PostError::Full {
-                waiting_max: self.options.waiting_max,
-            })?;
         let (answer, answered) = oneshot::channel();
         let request = Request {
             movements,
             bytes,
             answer,
-            _room: room,
+            room,
         };
         self.queue.send(request).map_err(|_| PostError::Stopping)?;
         Ok(answered)
@@ -172,14 +205,14 @@ impl Gatherer {
 fn split(movements: Vec<Bytes>, count_max: usize) -> Vec<(Vec<Bytes>, usize)> {
     let framed = |movement: &Bytes| framed_bytes(movement.len());
     let total: usize = movements.iter().map(framed).sum();
-    if total <= RECORD_BYTES_MAX && movements.len() <= count_max {
+    if total <= FRAMED_BYTES_MAX && movements.len() <= count_max {
         return vec![(movements, total)];
     }
     let mut parts = vec![(Vec::new(), 0)];
     for movement in movements {
         let bytes = framed(&movement);
         let (part, so_far) = parts.last_mut().expect("there is always one");
-        if !part.is_empty() && (*so_far + bytes > RECORD_BYTES_MAX || part.len() >= count_max) {
+        if !part.is_empty() && (*so_far + bytes > FRAMED_BYTES_MAX || part.len() >= count_max) {
             parts.push((vec![movement], bytes));
         } else {
             part.push(movement);
@@ -216,7 +249,7 @@ async fn gather(
         let mut record = vec![first];
         while let Ok(request) = requests.try_recv() {
             if count + request.movements.len() > options.record_movements_max
-                || bytes + request.bytes > RECORD_BYTES_MAX
+                || bytes + request.bytes > FRAMED_BYTES_MAX
             {
                 left_over = Some(request);
                 break;
@@ -226,20 +259,24 @@ async fn gather(
             record.push(request);
         }
         let writer = writer.clone();
-        tokio::spawn(async move {
+        tokio::spawn(task_or_abort(async move {
             write(&writer, record).await;
             drop(append);
-        });
+        }));
     }
     // What is under way is written before the gatherer ends.
     let _ = appends.acquire_many(options.appends_max as u32).await;
 }
 
-async fn write(writer: &Writer, requests: Vec<Request>) {
+async fn write(writer: &Writer, mut requests: Vec<Request>) {
     let (mut callers, mut answers) = (Vec::new(), Vec::new());
-    for request in &requests {
-        let (receipt, wait) = oneshot::channel();
-        callers.push((receipt, request.movements.len()));
+    for request in &mut requests {
+        let (answer, wait) = oneshot::channel();
+        let caller = Caller {
+            answer,
+            _room: request.room.take(),
+        };
+        callers.push((caller, request.movements.len()));
         answers.push(wait);
     }
     let movements = requests.iter().flat_map(|request| &request.movements);
@@ -251,5 +288,36 @@ async fn write(writer: &Writer, requests: Vec<Request>) {
     for (request, wait) in requests.into_iter().zip(answers) {
         // A caller that went away misses its answer and nothing else.
         let _ = request.answer.send(appended.clone().map(|()| wait));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::log::memory::{Faults, MemoryLog};
+
+    #[test]
+    fn who_gives_up_an_append_leaves_nothing_behind() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let _entered = runtime.as_ref().expect("a runtime").enter();
+        let log = MemoryLog::with_faults(Faults {
+            ack_delay_max: std::time::Duration::from_secs(3_600),
+            ..Faults::default()
+        });
+        let writer = Writer {
+            log: Arc::new(log),
+            instance: 1,
+            tokens: Arc::default(),
+            pending: Arc::default(),
+        };
+        let (caller, _in_force) = oneshot::channel();
+        let append = writer.append(Waiting::Rules(caller), |_| Bytes::new());
+        // Polled once, then dropped.
+        assert!(append.now_or_never().is_none());
+        assert!(writer.pending.is_empty());
     }
 }

@@ -10,5 +10,6 @@ pub(crate) mod gather;
 pub mod parked;
 pub(crate) mod sequencer;
 
+pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;
 pub use parked::{Parked, ParkedList};

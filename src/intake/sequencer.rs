@@ -29,7 +29,7 @@ use crate::{
     proto::v1 as pb,
     shard::{
         Audit, Receipt, RulesInForce,
-        worker::{Completion, Effect, Job, Shared, Work},
+        worker::{Caller, Completion, Effect, Job, Shared, Work},
     },
 };
 
@@ -47,7 +47,7 @@ pub(crate) type Pending = DashMap<u64, Waiting>;
 /// Who waits for a record.
 pub(crate) enum Waiting {
     /// Callers, each with the number of its movements, in the order of the record.
-    Movements(Vec<(oneshot::Sender<Receipt>, usize)>),
+    Movements(Vec<(Caller, usize)>),
     /// Who put rules.
     Rules(oneshot::Sender<Position>),
 }
@@ -298,7 +298,7 @@ fn set(outcomes: &mut [Option<(Outcome, bool)>], index: u32, outcome: (Outcome, 
 
 /// Gives each caller its share of the record's outcomes.
 fn answer(
-    callers: Vec<(oneshot::Sender<Receipt>, usize)>,
+    callers: Vec<(Caller, usize)>,
     outcomes: Vec<Option<(Outcome, bool)>>,
     head: &Head,
     effects: &mut Vec<Effect>,

@@ -22,13 +22,13 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, RequestErrorKind,
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr,
     client::Request,
     connection::State,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, Context, ErrorCode,
-        context::{CreateStreamErrorKind, GetStreamErrorKind},
+        context::{self, CreateStreamErrorKind, GetStreamErrorKind, RequestError},
         stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
     },
 };
@@ -100,6 +100,11 @@ impl Options {
         }
     }
 
+    /// The servers, fit to be shown.
+    fn url_shown(&self) -> String {
+        without_credentials(&self.url)
+    }
+
     /// How long after the first attempt a record may still be sent again: the server must not have
     /// forgotten it by then.
     fn resend_max(&self) -> Duration {
@@ -122,6 +127,54 @@ pub struct JetStreamLog {
     message_ids: String,
     message_count: AtomicU64,
     in_flight: Semaphore,
+}
+
+/// Addresses of servers, separated by commas, without the name and password that may stand in them.
+pub fn without_credentials(urls: &str) -> String {
+    let shown = urls
+        .split(',')
+        .map(|url| match (url.find("://"), url.rfind('@')) {
+            (Some(scheme), Some(at)) if scheme + 3 <= at => {
+                format!("{}***{}", &url[..scheme + 3], &url[at..])
+            }
+            // Without a scheme, too, all before it is a name, a password or a token.
+            (None, Some(at)) => format!("***{}", &url[at..]),
+            _ => url.to_owned(),
+        });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+/// Name and password, or token, that stand in an address. The client itself does not look at them.
+fn credentials_in(servers: &[&str]) -> Option<(String, Option<String>)> {
+    let addresses = servers
+        .iter()
+        .filter_map(|url| url.parse::<ServerAddr>().ok());
+    addresses.into_iter().find_map(|address| {
+        let name = percent_decoded(address.username()?);
+        Some((name, address.password().map(percent_decoded)))
+    })
+}
+
+/// The text that an address spells with `%` and two digits for what it cannot hold.
+fn percent_decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let decoded = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match decoded {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The server's answer to a published message.
@@ -157,7 +210,8 @@ async fn connect(
     purpose: &str,
 ) -> Result<(Client, watch::Receiver<u64>), LogError> {
     let (lost, losses) = watch::channel(0_u64);
-    let url = options.url.clone();
+    let shown = options.url_shown();
+    let url = shown.clone();
     let mut connect = ConnectOptions::new()
         .name(format!("sellable {purpose}"))
         .connection_timeout(options.open_timeout)
@@ -188,8 +242,14 @@ async fn connect(
             ))
         })?;
     }
-    let url = &options.url;
-    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+    let url = &shown;
+    let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
+    if let Some((name, password)) = credentials_in(&servers) {
+        connect = match password {
+            Some(password) => connect.user_and_password(name, password),
+            None => connect.token(name),
+        };
+    }
     let client = match timeout(options.open_timeout, connect.connect(&servers[..])).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => {
@@ -247,7 +307,7 @@ impl JetStreamLog {
             let version = client.server_info().version;
             return Err(LogError::Setup(format!(
                 "NATS at {} is version {version}; 2.10 or later is needed",
-                options.url
+                options.url_shown()
             )));
         }
         let needed = limits::RECORD_BYTES_MAX + ENVELOPE_BYTES;
@@ -255,7 +315,7 @@ impl JetStreamLog {
             return Err(LogError::Setup(format!(
                 "NATS at {} takes messages of at most {} bytes; set `max_payload` to at least \
                  {needed} in its configuration",
-                options.url,
+                options.url_shown(),
                 client.max_payload(),
             )));
         }
@@ -272,7 +332,7 @@ impl JetStreamLog {
         Ok(Self {
             identity: Identity {
                 engine: "jetstream",
-                name: format!("stream {} at {}", options.stream, options.url),
+                name: format!("stream {} at {}", options.stream, options.url_shown()),
                 created_us: (created_ns / 1_000) as TimeUs,
                 id: xxh3_64(options.stream.as_bytes()),
             },
@@ -330,7 +390,7 @@ async fn find_or_create(context: &Context, options: &Options) -> Result<Stream, 
         LogError::Setup(format!(
             "NATS at {} has no JetStream for us; start it with `-js`, or enable JetStream for \
              this account",
-            options.url
+            options.url_shown()
         ))
     };
     match context.get_stream(name).await {
@@ -351,7 +411,7 @@ async fn find_or_create(context: &Context, options: &Options) -> Result<Stream, 
                     "`{name}` cannot be the name of a stream; use letters, digits, `-` and `_`"
                 )));
             }
-            GetStreamErrorKind::Request if error.to_string().contains("no responders") => {
+            GetStreamErrorKind::Request if no_responders(&error) => {
                 return Err(no_jetstream());
             }
             _ => return Err(unavailable(error)),
@@ -393,6 +453,14 @@ async fn find_or_create(context: &Context, options: &Options) -> Result<Stream, 
             _ => LogError::Unavailable(what),
         }
     })
+}
+
+/// Whether nobody on the NATS side takes questions about streams.
+fn no_responders(error: &dyn std::error::Error) -> bool {
+    let cause = error
+        .source()
+        .and_then(|s| s.downcast_ref::<RequestError>());
+    cause.is_some_and(|cause| cause.kind() == context::RequestErrorKind::NoResponders)
 }
 
 /// Checks that an existing stream can be our log.
@@ -538,7 +606,7 @@ impl Log for JetStreamLog {
 
     fn not_writable(&self) -> Option<String> {
         (self.client.connection_state() != State::Connected)
-            .then(|| format!("NATS at {} is away", self.options.url))
+            .then(|| format!("NATS at {} is away", self.options.url_shown()))
     }
 }
 

@@ -101,7 +101,7 @@ impl Method {
     fn buckets(&self) -> Vec<(f64, u64)> {
         let ends = (0..BUCKETS as u32).map(|bucket| (FIRST_BUCKET_NS << bucket) as f64 / 1e9);
         let counts = self.buckets.iter().map(|count| count.load(Relaxed));
-        ends.chain([f64::MAX]).zip(counts).collect()
+        ends.chain([f64::INFINITY]).zip(counts).collect()
     }
 }
 
@@ -239,6 +239,7 @@ mod tests {
         assert_eq!(counted[0].method, "Availability/Get");
         assert_eq!(counted[0].codes, [("OK", 1), ("NOT_FOUND", 1)]);
         assert_eq!(counted[0].buckets[..2], [(32e-6, 1), (64e-6, 1)]);
+        assert_eq!(counted[0].buckets.last(), Some(&(f64::INFINITY, 0)));
         assert_eq!(counted[0].buckets.len(), BUCKETS + 1);
     }
 }

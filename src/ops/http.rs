@@ -20,6 +20,8 @@ use crate::instance::Instance;
 #[derive(Clone)]
 pub struct Probe {
     instance: Arc<Instance>,
+    /// Its rules are in force.
+    serving: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
     metrics: Arc<prometheus_client::registry::Registry>,
 }
@@ -29,9 +31,15 @@ impl Probe {
     pub fn new(instance: &Arc<Instance>, calls: &Calls) -> Self {
         Self {
             instance: Arc::clone(instance),
+            serving: Arc::default(),
             draining: Arc::default(),
             metrics: Arc::new(metrics::registry(instance, calls)),
         }
+    }
+
+    /// From now on `/readyz` may say yes: all that a start has to do is done.
+    pub fn serve(&self) {
+        self.serving.store(true, SeqCst);
     }
 
     /// From now on `/readyz` says no, so that no new calls are sent here.
@@ -63,15 +71,13 @@ async fn readyz(State(probe): State<Probe>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
     }
     if !instance.ready() {
-        let position = instance.view().progress().position();
-        let message = match instance.failed() {
-            Some(error) => format!("{error}\n"),
-            None => format!(
-                "catching up: position {position} of {}\n",
-                instance.ready_from()
-            ),
-        };
-        return (StatusCode::SERVICE_UNAVAILABLE, message);
+        let message = instance.not_ready_because();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{message}\n"));
+    }
+    if !probe.serving.load(SeqCst) {
+        // By rules of before, or none, it would give answers that nobody wants.
+        let message = "putting the rules file in force\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, message.into());
     }
     match instance.not_writable() {
         None => (StatusCode::OK, "ready\n".into()),

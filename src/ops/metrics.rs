@@ -129,6 +129,9 @@ struct OfCalls(Calls);
 impl Collector for OfCalls {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counted = self.0.counted();
+        if counted.is_empty() {
+            return Ok(());
+        }
         let mut calls = encoder.encode_descriptor(
             "grpc_calls",
             "gRPC calls answered, by method and code",

@@ -343,3 +343,6 @@ fn room_for(cells: u32) -> u32 {
         _ => (cells + cells / 8).next_multiple_of(4),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,3 +345,6 @@ fn cells_of(block: &Block) -> Cells {
             .collect()
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The one writer of a shard: applies batches in log order, then says so.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
@@ -12,7 +13,8 @@ use crossbeam::{
     channel::{Sender, bounded},
     epoch,
 };
-use tokio::sync::oneshot;
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     books::{Audit, Counts, ShardBooks},
@@ -56,10 +58,17 @@ pub struct Receipt {
     pub outcomes: Vec<(Outcome, bool)>,
 }
 
+/// A caller that waits for its receipt.
+pub(crate) struct Caller {
+    pub(crate) answer: oneshot::Sender<Receipt>,
+    /// What it waits in, free again once it is answered.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
+
 /// What is done when the last shard has finished a position: effects are data until then.
 pub(crate) enum Effect {
     /// Answer a caller.
-    Answer(oneshot::Sender<Receipt>, Receipt),
+    Answer(Caller, Receipt),
     /// Readers go by these rules; answer who put them with whether they took effect.
     PutRules(Arc<RulesInForce>),
     /// Answer who put rules with the version in force.
@@ -121,8 +130,8 @@ impl Completion {
         for effect in effects {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
-                Effect::Answer(to, receipt) => {
-                    let _ = to.send(receipt);
+                Effect::Answer(caller, receipt) => {
+                    let _ = caller.answer.send(receipt);
                 }
                 Effect::PutRules(_) => {}
                 Effect::AnswerRules(to, version) => {
@@ -168,18 +177,21 @@ pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result
 /// go on without it would be to answer from books that stand still. The log has everything: a
 /// restart recovers.
 pub(crate) fn or_abort(work: impl FnOnce()) {
-    let abort = AbortOnPanic;
-    work();
-    std::mem::forget(abort);
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        abort();
+    }
 }
 
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        tracing::error!("a thread has panicked; the process ends");
-        std::process::abort();
+/// The same for a task. One that is cancelled has not panicked: it just ends.
+pub(crate) async fn task_or_abort(work: impl Future<Output = ()>) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        abort();
     }
+}
+
+fn abort() -> ! {
+    tracing::error!("a thread or a task has panicked; the process ends");
+    std::process::abort()
 }
 
 /// The writer of one shard.

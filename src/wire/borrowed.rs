@@ -299,7 +299,7 @@ impl<'a> Fields<'a> {
     #[inline]
     fn movement(&self) -> Result<Movement<'a>, Invalid> {
         if let Some(path) = self.not_utf8 {
-            return Err(Invalid::new(path, "is not UTF-8"));
+            return Err(Invalid::new(path, "is not UTF-8; encode texts so"));
         }
         if !self.has_time {
             return Err(missing_time());

@@ -87,7 +87,7 @@ impl Columns {
                 continue;
             }
             let text = std::str::from_utf8(value)
-                .map_err(|_| Invalid::new(field.name(), "is not UTF-8"))?;
+                .map_err(|_| Invalid::new(field.name(), "is not UTF-8; encode texts so"))?;
             if *field == Field::Quantity {
                 let quantity =
                     parse_quantity(text).map_err(|reason| Invalid::new(field.name(), reason))?;

@@ -223,7 +223,10 @@ pub(super) fn missing_time() -> Invalid {
 
 #[cold]
 pub(super) fn missing_kind() -> Invalid {
-    Invalid::new("kind", "is missing, or newer than this version knows")
+    Invalid::new(
+        "kind",
+        "is missing, or newer than this version knows; give one that it knows, or upgrade this instance",
+    )
 }
 
 /// Cuts off what is finer than a microsecond.
@@ -282,7 +285,9 @@ pub(super) fn issue_reason(field: &'static str, value: i32) -> Result<IssueReaso
 fn unknown_value(field: &'static str, value: i32) -> Invalid {
     Invalid::new(
         field,
-        format!("is {value}, which this version does not know"),
+        format!(
+            "is {value}, which this version does not know; give one that it knows, or upgrade this instance"
+        ),
     )
 }
 

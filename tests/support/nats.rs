@@ -1,6 +1,10 @@
 //! A real NATS server for tests. There is no substitute for it, so that without one the tests
 //! fail and say what is missing; they never skip.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "another process is asked until it answers"
+)]
 
 use std::{
     env, fs,
@@ -22,6 +26,7 @@ const READY_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct NatsServer {
     child: Option<Child>,
     port: u16,
+    jetstream: bool,
     config: PathBuf,
     dir: tempfile::TempDir,
 }
@@ -34,10 +39,20 @@ impl NatsServer {
 
     /// Starts a server with further lines of configuration.
     pub(crate) fn start_with(configuration: &str) -> Self {
+        Self::start_of(true, configuration)
+    }
+
+    /// Starts a server that is only a broker: it keeps nothing.
+    pub(crate) fn start_without_jetstream() -> Self {
+        Self::start_of(false, "")
+    }
+
+    fn start_of(jetstream: bool, configuration: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut server = Self {
             child: None,
             port: 0,
+            jetstream,
             config: dir.path().join("nats.conf"),
             dir,
         };
@@ -46,10 +61,13 @@ impl NatsServer {
             let probe = TcpListener::bind("127.0.0.1:0").expect("a free port");
             server.port = probe.local_addr().expect("an address").port();
             drop(probe);
+            let store = match jetstream {
+                true => format!("jetstream {{ store_dir: {:?} }}", server.store()),
+                false => String::new(),
+            };
             let text = format!(
-                "listen: 127.0.0.1:{}\njetstream {{ store_dir: {:?} }}\n{configuration}\n",
-                server.port,
-                server.dir.path().join("store")
+                "listen: 127.0.0.1:{}\n{store}\n{configuration}\n",
+                server.port
             );
             fs::write(&server.config, text).expect("a configuration file");
             if server.try_start() {
@@ -131,7 +149,11 @@ impl NatsServer {
             loop {
                 let read = stream.read(&mut buffer)?;
                 text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-                if text.contains("account_info_response") || text.contains("Authorization") {
+                let enough = match self.jetstream {
+                    true => "account_info_response",
+                    false => "PONG",
+                };
+                if text.contains(enough) || text.contains("Authorization") {
                     return Ok(true);
                 }
                 if read == 0 {

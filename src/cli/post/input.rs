@@ -4,10 +4,19 @@ use std::io::{self, BufRead, Read};
 
 use csv::{ByteRecord, StringRecord};
 
-use crate::{cli::exit::Failure, domain::movement::Invalid, limits, proto::v1 as pb, wire};
+use crate::{
+    cli::exit::Failure,
+    domain::movement::{Invalid, TimeUs},
+    limits,
+    proto::v1 as pb,
+    wire,
+};
 
 /// Longest line of NDJSON, in bytes; a movement needs far less.
 const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// No valid movement has more, encoded: the sum of all its fields' limits is far below.
+const MOVEMENT_BYTES_MAX: usize = 4 << 10;
 
 /// Form of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -123,7 +132,7 @@ impl Batches {
                 raw,
                 movement,
             } = row;
-            match movement {
+            match movement.and_then(not_endless) {
                 Ok(movement) => batch.items.push(Item {
                     line,
                     raw,
@@ -151,6 +160,16 @@ impl Iterator for Batches {
             batch => Some(batch),
         }
     }
+}
+
+/// Refuses here what would make a batch too large for the server, and its neighbours with it. The
+/// other limits are the server's.
+fn not_endless(movement: pb::Movement) -> Result<pb::Movement, Invalid> {
+    if prost::Message::encoded_len(&movement) <= MOVEMENT_BYTES_MAX {
+        return Ok(movement);
+    }
+    wire::movement::from_proto(&movement)?.check(TimeUs::MAX)?;
+    Ok(movement)
 }
 
 fn cannot_read(error: impl std::fmt::Display) -> Failure {

@@ -126,8 +126,13 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));
     }
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let name = path.display();
+    let next = "name a file of movements, or - to read them from stdin";
     let (metadata, file) = opened
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| Failure::usage(format!("cannot read {name}: {error}")).hint(next))?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(format!("{name} is a directory")).hint(next));
+    }
     let bytes = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::with_capacity(1 << 16, file)), bytes))
 }

@@ -26,7 +26,7 @@ fn read(bytes: &[u8]) -> Result<(u32, Vec<Found<'_>>), Malformed> {
 }
 
 fn is_about_utf8(found: &Found<'_>) -> bool {
-    matches!(&found.movement, Err(invalid) if invalid.reason == "is not UTF-8")
+    matches!(&found.movement, Err(invalid) if invalid.reason == "is not UTF-8; encode texts so")
 }
 
 /// Both decoders must agree on these bytes: on whether they are a batch, and on what it says.
@@ -343,7 +343,7 @@ fn bad_text_invalidates_its_movement_alone() {
         assert!(all[0].movement.is_ok() && all[2].movement.is_ok());
         assert_eq!(
             all[1].movement,
-            Err(Invalid::new(name, "is not UTF-8")),
+            Err(Invalid::new(name, "is not UTF-8; encode texts so")),
             "{name}"
         );
         assert_eq!(all[1].id, if number == 1 { "" } else { "m-1" });
@@ -357,7 +357,10 @@ fn bad_text_invalidates_its_movement_alone() {
     }
     let bad = [&*good, &*field(30, &field(4, b"\xc3"))].concat();
     let found = read_movement(0, &bad).expect("a movement");
-    assert_eq!(said(found.movement), "reserved.channel: is not UTF-8");
+    assert_eq!(
+        said(found.movement),
+        "reserved.channel: is not UTF-8; encode texts so"
+    );
 }
 
 #[test]

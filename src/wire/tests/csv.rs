@@ -73,7 +73,7 @@ fn bad_rows_name_the_column() {
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,O-1", "order: is no field of `received`, which has location, condition"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,bad,,", "condition: is \"bad\"; one of good, quarantined, damaged, return_pending"),
         (b"issued,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,", "reason: is missing; `issued` needs it"),
-        (b"received,m-1,wms,2026-11-20T10:00:00Z,\xff,5,D,,,", "sku: is not UTF-8"),
+        (b"received,m-1,wms,2026-11-20T10:00:00Z,\xff,5,D,,,", "sku: is not UTF-8; encode texts so"),
     ];
     for (bytes, expected) in cases {
         assert_eq!(said(row(HEADER, bytes)), expected);

@@ -101,16 +101,16 @@ fn what_the_domain_cannot_express_is_invalid() {
         (time(253_402_300_800, 0), "occurred_at: is outside the years 1970 to 9999"),
         (time(i64::MAX, 0), "occurred_at: is outside the years 1970 to 9999"),
         (time(i64::MIN, 0), "occurred_at: is outside the years 1970 to 9999"),
-        (no_kind, "kind: is missing, or newer than this version knows"),
-        (received(5), "received.condition: is 5, which this version does not know"),
-        (received(-1), "received.condition: is -1, which this version does not know"),
-        (issued(9, 1), "issued.condition: is 9, which this version does not know"),
+        (no_kind, "kind: is missing, or newer than this version knows; give one that it knows, or upgrade this instance"),
+        (received(5), "received.condition: is 5, which this version does not know; give one that it knows, or upgrade this instance"),
+        (received(-1), "received.condition: is -1, which this version does not know; give one that it knows, or upgrade this instance"),
+        (issued(9, 1), "issued.condition: is 9, which this version does not know; give one that it knows, or upgrade this instance"),
         (issued(1, 0), "issued.reason: is missing; it is required"),
-        (issued(1, 6), "issued.reason: is 6, which this version does not know"),
+        (issued(1, 6), "issued.reason: is 6, which this version does not know; give one that it knows, or upgrade this instance"),
         (reclassified(0, 1), "reclassified.from: is missing; it is required"),
         (reclassified(1, 0), "reclassified.to: is missing; it is required"),
-        (reclassified(1, 7), "reclassified.to: is 7, which this version does not know"),
-        (adjusted(8), "adjusted.condition: is 8, which this version does not know"),
+        (reclassified(1, 7), "reclassified.to: is 7, which this version does not know; give one that it knows, or upgrade this instance"),
+        (adjusted(8), "adjusted.condition: is 8, which this version does not know; give one that it knows, or upgrade this instance"),
     ];
     for (movement, expected) in cases {
         assert_eq!(said(from_proto(&movement)), expected);

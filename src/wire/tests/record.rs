@@ -46,7 +46,7 @@ fn agree(bytes: &[u8]) {
         (Err(error), Ok((movements, _))) => {
             assert!(error.to_string().contains("UTF-8"), "{error}");
             assert!(movements.iter().any(|movement| {
-                matches!(movement, Err(invalid) if invalid.reason == "is not UTF-8")
+                matches!(movement, Err(invalid) if invalid.reason == "is not UTF-8; encode texts so")
             }));
         }
         (Ok(theirs), Err(Unreadable::FutureVersion(version))) => {

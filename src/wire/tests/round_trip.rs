@@ -86,7 +86,7 @@ fn what_has_no_form_is_not_written() {
     for (movement, expected) in [
         (
             no_kind,
-            "kind: is missing, or newer than this version knows",
+            "kind: is missing, or newer than this version knows; give one that it knows, or upgrade this instance",
         ),
         (no_time, "occurred_at: is missing; it is required"),
         (

@@ -1,0 +1,273 @@
+//! What the sums say is what the cells say, whatever the rules, and also while they change.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    domain::ledger::{Books, CellChange},
+    shard::books::ShardBooks,
+};
+
+const SKUS: [&str; 5] = ["A", "AB", "ABC", "B1", "B2"];
+const SHARDS: usize = 2;
+/// Of overrides.
+const KEYS: [&str; 6] = ["A", "A*", "AB", "AB*", "B*", "B1"];
+
+/// What happens to the books and to the rules.
+#[derive(Debug, Clone)]
+enum Event {
+    /// Units and claims of a SKU at a location.
+    Post(usize, u8, i64, i64),
+    /// Other rules: one shard makes its sums anew, then the other, then readers go by them.
+    Rules(String),
+}
+
+/// A list of entries without repeats, as TOML.
+fn entries(all: &'static [&'static str], least: usize) -> impl Strategy<Value = String> {
+    prop::sample::subsequence(all, least..=all.len())
+        .prop_shuffle()
+        .prop_map(|entries| format!("{entries:?}"))
+}
+
+/// The terms that a channel and an override may both set.
+fn terms() -> impl Strategy<Value = String> {
+    let exclude = entries(&["L1", "L2", "*5", "@east"], 0);
+    (
+        prop::option::of(0..6i64),
+        prop::option::of(0..=100i64),
+        prop::option::of(0..=100i64),
+        prop::option::of(0..20i64),
+        prop::option::of(20..60i64),
+        prop::option::weighted(0.2, any::<bool>()),
+        prop::option::of(exclude),
+    )
+        .prop_map(
+            |(buffer, percent, share, minimum, maximum, paused, exclude)| {
+                let numbers = [
+                    ("buffer", buffer),
+                    ("buffer_percent", percent),
+                    ("share_percent", share),
+                    ("minimum", minimum),
+                    ("maximum", maximum),
+                ];
+                let mut text = String::new();
+                for (key, value) in numbers {
+                    text += &value.map_or_else(String::new, |value| format!("{key} = {value}\n"));
+                }
+                text += &paused.map_or_else(String::new, |paused| format!("paused = {paused}\n"));
+                text += &exclude.map_or_else(String::new, |list| format!("exclude = {list}\n"));
+                text
+            },
+        )
+}
+
+fn channel(name: &'static str) -> impl Strategy<Value = String> {
+    let sources = entries(&["L1", "L3", "*4", "L?", "@east", "@west", "*"], 1);
+    let key = prop::sample::select(&KEYS[..]);
+    let overrides = prop::collection::btree_map(key, terms(), 0..4);
+    (sources, terms(), overrides).prop_map(move |(sources, terms, overrides)| {
+        let mut text = format!("[channel.{name}]\nsources = {sources}\n{terms}");
+        for (key, terms) in overrides.into_iter().filter(|(_, terms)| !terms.is_empty()) {
+            text += &format!("[channel.{name}.override.\"{key}\"]\n{terms}");
+        }
+        text
+    })
+}
+
+fn document() -> impl Strategy<Value = String> {
+    let channels = (
+        prop::option::of(channel("a")),
+        prop::option::of(channel("b")),
+        prop::option::of(channel("c")),
+        prop::option::of(channel("d")),
+    );
+    channels.prop_map(|(a, b, c, d)| {
+        let groups = "[groups]\neast = ['L1', 'L2', 'L3', 'L15']\nwest = ['L2?', 'L4']\n";
+        [Some(groups.to_owned()), a, b, c, d]
+            .into_iter()
+            .flatten()
+            .collect()
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sku = 0..SKUS.len();
+    prop_oneof![
+        8 => (sku, 0..26u8, -20..40i64, -5..15i64)
+            .prop_map(|(sku, at, good, reserved)| Event::Post(sku, at, good, reserved)),
+        1 => document().prop_map(Event::Rules),
+    ]
+}
+
+struct Bench {
+    books: Vec<ShardBooks>,
+    locations: Arc<Locations>,
+    view: View,
+    epoch: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let locations = Arc::new(Locations::default());
+        let shared = Arc::<Shared>::default();
+        let shards: Box<[(Arc<Index>, Arc<Counts>)]> = (0..SHARDS)
+            .map(|_| (Arc::new(Index::new()), Arc::default()))
+            .collect();
+        let of = |(index, counts): &(Arc<Index>, Arc<Counts>)| {
+            ShardBooks::new(
+                Arc::clone(index),
+                Arc::clone(&locations),
+                Arc::clone(counts),
+            )
+        };
+        Self {
+            books: shards.iter().map(of).collect(),
+            view: View {
+                shards,
+                locations: Arc::clone(&locations),
+                shared,
+            },
+            locations,
+            epoch: 0,
+        }
+    }
+
+    fn post(&mut self, sku: usize, at: u8, good: i64, reserved: i64) {
+        let hash = SkuHash::of(SKUS[sku]);
+        let mut by = Balances::of(Account::Good, good);
+        by[Account::Reserved] = reserved;
+        // Numbers in order of arrival, so that new locations appear in any order.
+        let at = self.locations.number(&format!("L{at}"));
+        let books = &mut self.books[hash.shard(SHARDS)];
+        books.post(hash, SKUS[sku], &[CellChange { at, by }], good);
+    }
+
+    /// Compares all answers with those from the cells; gives how many there were.
+    fn check(&self) -> Result<usize, TestCaseError> {
+        let reading = self.view.read();
+        let mut answers = 0;
+        for (channel, name) in reading.rules.rules.channels() {
+            let mut found = Vec::new();
+            reading.available(channel, &SKUS, |_, ats| found.push(ats));
+            for (sku, ats) in SKUS.iter().zip(found) {
+                let explained = reading.explain(channel, sku);
+                let expected = explained.known.then_some(explained.ats);
+                prop_assert_eq!(ats, expected, "{} of channel {}", sku, name);
+                // The terms add up to the sum, and the sentences lead to the answer.
+                let sum: i64 = explained.locations.iter().map(|term| term.available).sum();
+                prop_assert_eq!(sum, explained.sum);
+                let steps = explained.policy.steps(sum);
+                let last = steps
+                    .last()
+                    .and_then(|step| step.trim_end_matches('.').rsplit(' ').next());
+                let last = last.map_or(sum, |number| number.parse().unwrap_or(-1));
+                prop_assert_eq!(last, explained.ats, "{:?}", steps);
+                answers += 1;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Changes the rules in steps, with checks, and movements, between them.
+    fn change_rules(&mut self, toml: &str) -> Result<(), TestCaseError> {
+        let (rules, _) =
+            Rules::parse(toml).map_err(|error| TestCaseError::fail(format!("{error}\n{toml}")))?;
+        self.epoch += 1;
+        let rules = Arc::new(RulesInForce {
+            epoch: self.epoch,
+            rules: Arc::new(rules),
+            ..RulesInForce::built_in()
+        });
+        let expected = self.view.dry_run(&rules.rules);
+        let before = self.totals();
+        // A reader that began under the old rules and has not finished.
+        let view = &self.view;
+        let early = view.read();
+        for books in &mut self.books {
+            books.put_rules(Arc::clone(&rules));
+        }
+        for (channel, _) in early.rules.rules.channels() {
+            let mut found = Vec::new();
+            early.available(channel, &SKUS, |_, ats| found.push(ats));
+            for (sku, ats) in SKUS.iter().zip(found) {
+                let explained = early.explain(channel, sku);
+                prop_assert_eq!(ats, explained.known.then_some(explained.ats));
+            }
+        }
+        drop(early);
+        self.check()?;
+        self.view.rulebook().put(rules);
+        self.check()?;
+        // The dry run foretold it.
+        for (channel, tally) in expected {
+            let units = |totals: &Vec<(String, i64)>| {
+                let of = totals.iter().find(|(name, _)| *name == channel);
+                of.map_or(0, |(_, units)| *units)
+            };
+            prop_assert_eq!(i128::from(tally.units_before), i128::from(units(&before)));
+            prop_assert_eq!(
+                i128::from(tally.units_after),
+                i128::from(units(&self.totals()))
+            );
+        }
+        Ok(())
+    }
+
+    /// Units that each channel may sell of all SKUs.
+    fn totals(&self) -> Vec<(String, i64)> {
+        let reading = self.view.read();
+        let of = |(channel, name): (ChannelIx, &str)| {
+            let mut units = 0;
+            reading.available(channel, &SKUS, |_, ats| units += ats.unwrap_or(0));
+            (name.to_owned(), units)
+        };
+        reading.rules.rules.channels().map(of).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_answer_is_what_its_terms_explain(
+        first in document(),
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let mut bench = Bench::new();
+        bench.change_rules(&first)?;
+        for event in events {
+            match event {
+                Event::Post(sku, at, good, reserved) => bench.post(sku, at, good, reserved),
+                Event::Rules(toml) => bench.change_rules(&toml)?,
+            }
+            bench.check()?;
+        }
+    }
+
+    /// One shard has gone over to the next rules and the other has not, and movements go on.
+    #[test]
+    fn an_answer_is_right_in_the_midst_of_a_change(
+        documents in (document(), document()),
+        before in prop::collection::vec((0..SKUS.len(), 0..26u8, 0..40i64, 0..9i64), 1..30),
+        after in prop::collection::vec((0..SKUS.len(), 0..26u8, -9..40i64, 0..9i64), 1..30),
+        readers_first in any::<bool>(),
+    ) {
+        let mut bench = Bench::new();
+        bench.change_rules(&documents.0)?;
+        for (sku, at, good, reserved) in before {
+            bench.post(sku, at, good, reserved);
+        }
+        let (rules, _) = Rules::parse(&documents.1).expect("is valid");
+        let next = Arc::new(RulesInForce {
+            epoch: bench.epoch + 1,
+            rules: Arc::new(rules),
+            ..RulesInForce::built_in()
+        });
+        if readers_first {
+            bench.view.rulebook().put(Arc::clone(&next));
+        }
+        bench.books[0].put_rules(next);
+        for (sku, at, good, reserved) in after {
+            bench.post(sku, at, good, reserved);
+            bench.check()?;
+        }
+    }
+}
