@@ -84,6 +84,10 @@ fn report(cells: usize, ids: usize) {
 
 /// Resident memory once the allocator has given back what it meant to: it waits a second, and looks
 /// when memory is freed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the allocator's own delay is what it waits for"
+)]
 fn settled_bytes() -> usize {
     for _ in 0..4 {
         std::thread::sleep(Duration::from_millis(600));
