@@ -72,6 +72,8 @@ impl Block {
         let Some(block) = NonNull::new(memory.cast::<Block>()) else {
             handle_alloc_error(layout)
         };
+        // What lies behind the header is reached by address, see `at`.
+        block.as_ptr().expose_provenance();
         let header = Block {
             lock: SeqLock::new(),
             rules_epoch: AtomicU32::new(0),
@@ -342,9 +344,9 @@ impl Block {
     /// # Safety
     /// `offset` is within the block and aligned for `T`.
     unsafe fn at<T>(&self, offset: usize) -> *const T {
-        // SAFETY: by the caller's promise it stays in the allocation. The block is only ever
-        // reached through pointers that came from its allocation, whole.
-        unsafe { std::ptr::from_ref(self).cast::<u8>().add(offset).cast() }
+        // `self` borrows the header alone; the allocation, which is larger, was exposed when it
+        // was made.
+        std::ptr::with_exposed_provenance(std::ptr::from_ref(self).addr() + offset)
     }
 }
 
