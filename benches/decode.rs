@@ -114,12 +114,14 @@ fn batch(only: Option<usize>) -> pb::MovementBatch {
                 0 => Kind::Received(pb::Received {
                     location,
                     condition: pb::Condition::Good.into(),
+                    ..pb::Received::default()
                 }),
                 1 => Kind::Reserved(pb::Reserved {
                     order,
                     line,
                     location,
                     channel: "web".into(),
+                    expires_at: None,
                 }),
                 2 => Kind::Shipped(pb::Shipped {
                     order,

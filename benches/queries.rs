@@ -12,12 +12,12 @@
 //! `--skus` (20,000, each at 10 locations), `--callers` (64), `--connections` (4), `--ms` of one
 //! measurement, `--rounds`.
 
+#[path = "support/grpc.rs"]
+mod grpc;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::{
-    fs,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -25,7 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
+use grpc::{Undecoded, connect, cpu_of, runtime, serve};
 use prost::Message;
 use sellable::{
     api,
@@ -38,40 +39,20 @@ use sellable::{
     },
 };
 use support::{Goal, Random, Rounds};
-use tokio::runtime::Runtime;
 use tonic::{
     Request, Response, Status,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
     service::Routes,
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+    transport::{Channel, Server},
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LOCATIONS: usize = 10;
-/// As configured by default.
-const STREAMS_MAX: u32 = 1_000;
 /// Different requests of each size.
 const REQUESTS: usize = 2_000;
-
-// Serves as `sellable serve` does. A macro, since layers differ in their types.
-macro_rules! serve {
-    ($server:expr, $routes:expr) => {{
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let server = $server
-            .max_concurrent_streams(STREAMS_MAX)
-            .add_routes($routes)
-            .serve_with_incoming(incoming);
-        tokio::spawn(server);
-        address
-    }};
-}
 
 fn main() {
     if !support::is_bench() {
@@ -166,14 +147,6 @@ fn main() {
     serving.block_on(instance.stop());
 }
 
-fn runtime(name: &str) -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .thread_name(name)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
 async fn start(skus: usize) -> Arc<Instance> {
     let log = MemoryLog::new();
     log.publish(Lane::Record, support::rules_record(support::RULES));
@@ -195,21 +168,6 @@ async fn start(skus: usize) -> Arc<Instance> {
     instance.caught_up().await;
     assert_eq!(instance.movements().applied, id);
     instance
-}
-
-async fn connect(address: SocketAddr, connections: usize) -> Vec<Channel> {
-    let mut channels = Vec::new();
-    for _ in 0..connections {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        channels.push(
-            endpoint
-                .tcp_nodelay(true)
-                .connect()
-                .await
-                .expect("it listens"),
-        );
-    }
-    channels
 }
 
 fn requests(skus: usize, count: usize) -> Vec<Bytes> {
@@ -306,57 +264,4 @@ impl Availability for Empty {
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         Err(Status::unimplemented("not measured"))
     }
-}
-
-/// Sends bytes as they are, and counts those that come back.
-struct Undecoded;
-
-impl Codec for Undecoded {
-    type Encode = Bytes;
-    type Decode = usize;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Undecoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Undecoded {
-    type Item = usize;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<usize>, Status> {
-        let bytes = from.remaining();
-        from.advance(bytes);
-        Ok(Some(bytes))
-    }
-}
-
-/// Processor time that threads of this name have taken; zero where the system does not say.
-fn cpu_of(thread: &str) -> Duration {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
-    let ns = tasks.flatten().filter_map(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        if name.trim() != thread {
-            return None;
-        }
-        let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        times.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(ns.sum())
 }

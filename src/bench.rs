@@ -1,63 +1,84 @@
 //! The way of a movement from the log's bytes to the view on the caller's own thread, for
-//! benchmarks and profiles. It runs the code that an instance runs, with the same queue between
-//! sequencer and shard; only the threads are missing. Not part of the public interface.
+//! benchmarks, profiles and long runs of tests. It runs the code that an instance runs, with the
+//! same queues between sequencer and shards; only the threads are missing. Not part of the public
+//! interface.
 
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, bounded};
+use tokio::sync::oneshot;
 
 use crate::{
-    domain::admission::Horizon,
+    domain::{admission::Horizon, exceptions::Open, movement::TimeUs},
     intake::{
-        ParkedList,
-        decode::{Decoded, Decoder},
-        sequencer::{Sequencer, State, Step},
+        CommandReceipt, ParkedList,
+        decode::{At, Decoded, Decoder},
+        sequencer::{Sequencer, State, Step, Waiting},
     },
-    log::{Entry, LogError},
+    log::{Entry, LogError, Position},
+    proto::v1 as pb,
     shard::{
-        Locations, View,
-        worker::{Completion, Job, Shared, Work, Writer},
+        Audit, Locations, Sources, View,
+        worker::{self, Caller, Completion, Job, Shared, Work, Writer},
     },
 };
+
+/// Writes all records.
+const INSTANCE: u64 = 1;
 
 /// Decoded entries.
 #[derive(Debug)]
 pub struct Batch(Vec<Decoded>);
 
-/// Decoder, sequencer and one shard, without threads of their own.
+/// Decoder, sequencer and shards, without threads of their own.
 pub struct Pipeline {
     decoder: Decoder,
     sequencer: Sequencer,
     state: State,
-    queue: Receiver<Work>,
-    writer: Writer,
+    shards: Vec<(Receiver<Work>, Writer)>,
     view: View,
 }
 
 impl Pipeline {
-    /// One that has seen nothing.
+    /// One with one shard, that has seen nothing.
     pub fn new(horizon: Horizon) -> Self {
+        Self::with_shards(horizon, 1)
+    }
+
+    /// One that has seen nothing.
+    pub fn with_shards(horizon: Horizon, shards: u32) -> Self {
         let locations = Arc::<Locations>::default();
         let shared = Arc::<Shared>::default();
-        let writer = Writer::new(Arc::clone(&locations));
-        let (jobs, queue) = bounded(crate::limits::SHARD_QUEUE_BATCHES_MAX);
+        let sources = Arc::<Sources>::default();
+        let (queues, shards): (Vec<_>, Vec<_>) = (0..shards)
+            .map(|number| {
+                let (queue, work) = bounded(crate::limits::SHARD_QUEUE_BATCHES_MAX);
+                let writer = Writer::new(number, Arc::clone(&locations), horizon.us);
+                (queue, (work, writer))
+            })
+            .unzip();
         let sequencer = Sequencer {
-            instance: 1,
-            shards: vec![jobs],
+            instance: INSTANCE,
+            shards: queues,
             shared: Arc::clone(&shared),
             pending: Arc::default(),
             parked: Arc::new(ParkedList::new(1_000)),
+            authority: Arc::default(),
+            locations: Arc::clone(&locations),
+            sources: Arc::clone(&sources),
             tally: Arc::default(),
             horizon,
         };
-        let part = (Arc::clone(&writer.index), Arc::clone(&writer.counts));
+        let part = |(_, writer): &(_, Writer)| {
+            let (index, counts) = (&writer.index, &writer.counts);
+            (Arc::clone(index), Arc::clone(counts))
+        };
         Self {
-            decoder: Decoder::new(Arc::clone(&locations)),
+            decoder: Decoder::new(Arc::clone(&locations), sources),
             state: sequencer.begin(),
-            view: View::new(std::iter::once(part), locations, shared),
+            view: View::new(shards.iter().map(part), locations, shared),
             sequencer,
-            queue,
-            writer,
+            shards,
         }
     }
 
@@ -74,23 +95,96 @@ impl Pipeline {
         Ok(Batch(decoded))
     }
 
-    /// What the sequencer and the writer of a shard do: lets each movement in once, applies it,
-    /// and publishes it to the view.
+    /// What the sequencer and the writers of the shards do: lets each movement in once, applies
+    /// it, and publishes it to the view.
     pub fn apply(&mut self, batch: Batch) {
         for decoded in batch.0 {
-            self.sequencer
-                .step(&mut self.state, Step::Decoded(decoded))
-                .expect("the queue is open");
-            while let Ok(work) = self.queue.try_recv() {
-                self.writer.work(work);
-            }
+            self.step(Step::Decoded(decoded));
         }
+    }
+
+    fn step(&mut self, step: Step) {
+        let votes = matches!(step, Step::Decoded(Decoded::Commands(..)));
+        self.sequencer
+            .step(&mut self.state, step)
+            .expect("the queues are open");
+        let work = |(queue, writer): &mut (Receiver<Work>, Writer)| {
+            while let Ok(work) = queue.try_recv() {
+                writer.work(work);
+            }
+        };
+        if votes && self.shards.len() > 1 {
+            // They wait for each other.
+            std::thread::scope(|scope| {
+                for shard in &mut self.shards {
+                    scope.spawn(move || work(shard));
+                }
+            });
+        } else {
+            self.shards.iter_mut().for_each(work);
+        }
+    }
+
+    /// Decides about commands that are one record, at its position and time.
+    ///
+    /// # Panics
+    /// If one of them gets no answer.
+    pub fn decide(
+        &mut self,
+        position: Position,
+        time_us: TimeUs,
+        commands: Vec<pb::Command>,
+    ) -> Vec<CommandReceipt> {
+        let (callers, mut answers): (Vec<_>, Vec<_>) = commands
+            .iter()
+            .map(|_| {
+                let (answer, told) = oneshot::channel();
+                let caller = Caller { answer, room: None };
+                (caller, told)
+            })
+            .unzip();
+        let waiting = Waiting::Commands(callers);
+        self.sequencer.pending.insert(position, waiting);
+        let at = At {
+            position,
+            time_us,
+            origin: (INSTANCE, position),
+        };
+        self.step(Step::Decoded(Decoded::Commands(at, commands)));
+        let told = |answer: &mut oneshot::Receiver<_>| answer.try_recv().expect("an answer");
+        answers.iter_mut().map(told).collect()
+    }
+
+    /// Digest and check of the whole state.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn audit(&mut self) -> Audit {
+        let (answer, mut told) = oneshot::channel();
+        self.step(Step::Audit(answer));
+        told.try_recv().expect("an answer").0
+    }
+
+    /// All exceptions that are functions of the state, in no order.
+    pub fn open_exceptions(&self) -> Vec<Open> {
+        let mut open = Vec::new();
+        for (_, writer) in &self.shards {
+            let exceptions = writer.exceptions.lock();
+            let exceptions = exceptions.unwrap_or_else(std::sync::PoisonError::into_inner);
+            open.extend(exceptions.after(None).map(|(_, open)| open.clone()));
+        }
+        open
+    }
+
+    /// Movements that were not applied.
+    pub fn parked(&self) -> &ParkedList {
+        &self.sequencer.parked
     }
 
     /// Applies without letting in: remembers no ids. To measure what the books alone take.
     ///
     /// # Panics
-    /// If the batch holds anything but facts.
+    /// If the batch holds anything but facts, or there are several shards.
     pub fn apply_unadmitted(&mut self, batch: Batch) {
         for decoded in batch.0 {
             let Decoded::Facts(facts) = decoded else {
@@ -101,14 +195,20 @@ impl Pipeline {
             };
             let job = |item: &crate::intake::decode::Item| Job {
                 posting: item.posting,
-                name_at: item.name_at,
-                name_len: item.name_len,
+                names: item.names,
             };
             let shared = &self.sequencer.shared;
             let completion = Completion::new(1, last.position, last.time_us, Vec::new(), shared);
-            let jobs = facts.items.iter().map(job).collect();
-            let work = Work::Apply(jobs, facts.names.as_str().into(), completion);
-            self.writer.work(work);
+            let mut batch = worker::Batch {
+                jobs: facts.items.iter().map(job).collect(),
+                times: Vec::new(),
+                names: facts.names.as_str().into(),
+            };
+            batch.end_entry(last.time_us);
+            let [(_, writer)] = &mut self.shards[..] else {
+                panic!("only one shard can take facts unadmitted");
+            };
+            writer.work(Work::Apply(batch, completion));
         }
     }
 

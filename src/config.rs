@@ -136,6 +136,10 @@ settings! {
     /// ones in force. Empty: rules change by `sellable rules put` alone.
     rules_file: Option<PathBuf> = "rules.file", Kind::OptionalPath, "", Some("rules");
 
+    /// Source authority (TOML): which source may post what. Put in force at the start and on SIGHUP,
+    /// if it differs from the one in force. Empty: it changes by `sellable authority put` alone.
+    authority_file: Option<PathBuf> = "authority.file", Kind::OptionalPath, "", Some("authority");
+
     /// How long movement ids are remembered. A movement older than what has been forgotten cannot
     /// be proved new and is parked as `stale`.
     ids_horizon_hours: u64 = "ids.horizon_hours",
@@ -146,12 +150,24 @@ settings! {
     ids_max: u64 = "ids.max",
         Kind::Integer { min: 1_000, max: 10_000_000_000, unit: "ids" }, "200000000", None;
 
+    /// How long lines of orders, inbound deliveries, transfers and returns are followed after
+    /// nothing more is to come of them. 0: as long as ids. Longer finds an RMA that is issued twice
+    /// weeks after the order was shipped, at some 60 bytes for a line. All instances on one log need
+    /// the same value.
+    lines_retain_hours: u64 = "lines.retain_hours",
+        Kind::Integer { min: 0, max: 87_600, unit: "hours" }, "0", None;
+
     /// Most movements that wait at the door, over all callers. Beyond it, posting answers
     /// RESOURCE_EXHAUSTED.
     intake_queue_movements_max: usize = "intake.queue_movements_max",
         Kind::Integer { min: 1_000, max: 10_000_000, unit: "movements" }, "100000", None;
 
-    /// Most movements of many callers that are gathered into one record of the log.
+    /// Most commands (reserve, confirm, release, extend) that wait at the door, over all callers.
+    /// Beyond it, they are answered with RESOURCE_EXHAUSTED.
+    intake_queue_commands_max: usize = "intake.queue_commands_max",
+        Kind::Integer { min: 100, max: 1_000_000, unit: "commands" }, "20000", None;
+
+    /// Most movements, or commands, of many callers that are gathered into one record of the log.
     intake_record_movements_max: usize = "intake.record_movements_max",
         Kind::Integer {
             min: limits::BATCH_MOVEMENTS_MAX as u64,

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -22,16 +22,22 @@ use tokio::{
 use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
-        ParkedList, PostError,
+        AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, ParkedList, PostError,
+        ReservationView, Resolved,
         follow::follow,
-        gather::{GatherOptions, Gatherer, Writer},
+        gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
         sequencer::{Pending, Sequencer, Step, Tally, Waiting},
     },
     limits::SEQUENCER_QUEUE_STEPS_MAX,
     log::{AppendError, Identity, Log, LogError, Position},
     proto::v1 as pb,
-    shard::{Audit, Locations, Receipt, View, worker},
+    shard::{Audit, Locations, Receipt, Sources, View, worker},
 };
+
+mod exceptions;
+mod ticker;
+
+pub use exceptions::{ExceptionsDesk, Filter, OpenOrParked, PageToken};
 
 /// How an instance is run.
 #[derive(Debug, Clone)]
@@ -41,12 +47,19 @@ pub struct Options {
     /// How long, and how many, movement ids are remembered. Must be the same for all instances
     /// on one log.
     pub horizon: Horizon,
+    /// How long settled lines are kept after their last change, in microseconds. Must be the same
+    /// for all instances on one log.
+    pub lines_retain_us: i64,
     /// Movements that may wait to be written.
     pub waiting_movements_max: usize,
+    /// Commands that may wait to be written.
+    pub waiting_commands_max: usize,
     /// Movements of one record, at most.
     pub record_movements_max: usize,
-    /// Appends under way at once.
+    /// Appends of movements under way at once.
     pub appends_max: usize,
+    /// Appends of commands under way at once.
+    pub command_appends_max: usize,
     /// How long a record waits for more movements, once it has one.
     pub gather_wait: Duration,
     /// Parked movements whose details are held in memory.
@@ -58,9 +71,12 @@ impl Default for Options {
         Self {
             shards: 1,
             horizon: Horizon::DEFAULT,
+            lines_retain_us: Horizon::DEFAULT.us,
             waiting_movements_max: 100_000,
+            waiting_commands_max: 20_000,
             record_movements_max: crate::limits::RECORD_MOVEMENTS_MAX,
             appends_max: 2,
+            command_appends_max: 2,
             gather_wait: Duration::ZERO,
             parked_kept_max: 100_000,
         }
@@ -105,10 +121,13 @@ pub struct Instance {
     id: u64,
     log: Arc<dyn Log>,
     view: View,
-    gatherer: Gatherer,
+    gatherer: Gatherer<OfMovements>,
+    commands: Gatherer<OfCommands>,
     writer: Writer,
     steps: Mutex<Option<mpsc::Sender<Step>>>,
-    parked: Arc<ParkedList>,
+    exceptions: ExceptionsDesk,
+    authority: Arc<AuthorityBook>,
+    locations: Arc<Locations>,
     tally: Arc<Tally>,
     failed: watch::Receiver<Option<LogError>>,
     /// The log's end when the instance started: ready once this is applied.
@@ -119,6 +138,7 @@ pub struct Instance {
     stopping: AtomicBool,
     started: Instant,
     follower: AbortHandle,
+    ticker: Mutex<Option<AbortHandle>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -142,13 +162,15 @@ impl Instance {
         let locations = Arc::new(Locations::default());
         let shared = Arc::<worker::Shared>::default();
         let shards: Vec<worker::Shard> = (0..options.shards)
-            .map(|number| worker::start(number, Arc::clone(&locations)))
+            .map(|number| worker::start(number, Arc::clone(&locations), options.lines_retain_us))
             .collect::<Result<_, _>>()?;
         let parts = shards
             .iter()
             .map(|shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts)));
         let view = View::new(parts, Arc::clone(&locations), Arc::clone(&shared));
 
+        let sources = Arc::<Sources>::default();
+        let authority = Arc::<AuthorityBook>::default();
         let pending = Arc::<Pending>::default();
         let parked = Arc::new(ParkedList::new(options.parked_kept_max));
         let tally = Arc::<Tally>::default();
@@ -159,6 +181,9 @@ impl Instance {
             shared,
             pending: Arc::clone(&pending),
             parked: Arc::clone(&parked),
+            authority: Arc::clone(&authority),
+            locations: Arc::clone(&locations),
+            sources: Arc::clone(&sources),
             tally: Arc::clone(&tally),
             horizon: options.horizon,
         };
@@ -167,14 +192,20 @@ impl Instance {
                 .name("sequencer".into())
                 .spawn(move || worker::or_abort(|| sequencer.run(next_steps)))?,
         ];
+        let exceptions = ExceptionsDesk::new(
+            parked,
+            shards.iter().map(|shard| Arc::clone(&shard.exceptions)),
+        );
         // Their queues close when the sequencer has ended, and the shards with them.
         threads.extend(shards.into_iter().map(|shard| shard.thread));
 
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
+            let locations = Arc::clone(&locations);
             worker::task_or_abort(async move {
-                if let Err(error) = follow(log, bounds.first, locations, steps).await {
+                let followed = follow(log, bounds.first, locations, sources, steps).await;
+                if let Err(error) = followed {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
                 }
@@ -192,14 +223,24 @@ impl Instance {
             appends_max: options.appends_max,
             wait: options.gather_wait,
         };
-        Ok(Arc::new(Self {
+        let instance = Arc::new(Self {
             id,
             log,
             view,
             gatherer: Gatherer::start(writer.clone(), gather),
+            commands: Gatherer::start(
+                writer.clone(),
+                GatherOptions {
+                    waiting_max: options.waiting_commands_max,
+                    appends_max: options.command_appends_max,
+                    ..gather
+                },
+            ),
             writer,
             steps: Mutex::new(Some(steps)),
-            parked,
+            exceptions,
+            authority,
+            locations,
             tally,
             failed,
             ready_from: bounds.last,
@@ -208,8 +249,12 @@ impl Instance {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             follower: follower.abort_handle(),
+            ticker: Mutex::new(None),
             threads: Mutex::new(threads),
-        }))
+        });
+        let ticker = tokio::spawn(ticker::tick(Arc::downgrade(&instance)));
+        *instance.lock_ticker() = Some(ticker.abort_handle());
+        Ok(instance)
     }
 
     /// Identity of this instance, new at every start.
@@ -227,9 +272,29 @@ impl Instance {
         &self.view
     }
 
+    /// Open exceptions, parked movements among them.
+    pub fn exceptions(&self) -> &ExceptionsDesk {
+        &self.exceptions
+    }
+
     /// Movements that were not applied.
     pub fn parked(&self) -> &ParkedList {
-        &self.parked
+        self.exceptions.parked()
+    }
+
+    /// The source authority in force, and those before.
+    pub fn authority_book(&self) -> &AuthorityBook {
+        &self.authority
+    }
+
+    /// The source authority in force.
+    pub fn authority(&self) -> Arc<AuthorityInForce> {
+        Arc::clone(&self.authority.in_force())
+    }
+
+    /// The locations seen so far.
+    pub fn locations(&self) -> &Locations {
+        &self.locations
     }
 
     /// Writes encoded `Movement`s, each of them checked, into the log, and waits until they are
@@ -246,28 +311,87 @@ impl Instance {
         }
     }
 
+    /// Writes an encoded `Command`, which was checked, into the log, and waits until it is
+    /// decided, applied and visible.
+    ///
+    /// # Errors
+    /// See [`PostError`]. Sending the same again is always safe.
+    pub async fn command(&self, command: Bytes) -> Result<CommandReceipt, PostError> {
+        self.check_writable()?;
+        let mut failed = self.failed.clone();
+        let mut receipts = tokio::select! {
+            receipts = self.commands.send(vec![command]) => receipts?,
+            _ = failed.wait_for(Option::is_some) => return Err(PostError::Stopping),
+        };
+        Ok(receipts.pop().expect("one command has one receipt"))
+    }
+
+    /// How the reservation of this id stands; `None` if there is none. `Err` if the instance is
+    /// stopping.
+    ///
+    /// # Errors
+    /// [`PostError::Stopping`].
+    pub async fn reservation(&self, id: &str) -> Result<Option<ReservationView>, PostError> {
+        let (answer, view) = oneshot::channel();
+        let steps = self.lock_steps().clone().ok_or(PostError::Stopping)?;
+        let step = Step::Inspect(id.to_owned(), answer);
+        steps.send(step).await.map_err(|_| PostError::Stopping)?;
+        view.await.map_err(|_| PostError::Stopping)
+    }
+
     /// Puts channel rules into the log and waits until they are in force. Gives the version in
     /// force then, which is another one if `expected_version` did not hold.
     ///
     /// # Errors
     /// See [`PostError`].
     pub async fn put_rules(&self, put: pb::RulesPut) -> Result<Position, PostError> {
+        let body = pb::record::Body::Rules(put);
+        self.write(body, Waiting::Document).await
+    }
+
+    /// The same for a document of source authority.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub async fn put_authority(&self, put: pb::AuthorityPut) -> Result<Position, PostError> {
+        let body = pb::record::Body::Authority(put);
+        self.write(body, Waiting::Document).await
+    }
+
+    /// Writes what a person decided about an exception, and waits until it has taken effect.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub async fn resolve(
+        &self,
+        resolve: pb::ResolveException,
+    ) -> Result<(Resolved, Position), PostError> {
+        let body = pb::record::Body::Resolve(resolve);
+        self.write(body, Waiting::Resolve).await
+    }
+
+    /// Writes one record and waits until it has taken effect.
+    async fn write<T>(
+        &self,
+        body: pb::record::Body,
+        waiting: impl FnOnce(oneshot::Sender<T>) -> Waiting,
+    ) -> Result<T, PostError> {
         self.check_writable()?;
-        let (caller, in_force) = oneshot::channel();
+        let (caller, told) = oneshot::channel();
         let instance = self.id;
         let record = |token| {
             let record = pb::Record {
                 version: 1,
                 instance,
                 token,
-                body: Some(pb::record::Body::Rules(put)),
+                body: Some(body),
             };
             record.encode_to_vec().into()
         };
-        self.writer.append(Waiting::Rules(caller), record).await?;
+        self.writer.append(waiting(caller), record).await?;
         let mut failed = self.failed.clone();
         tokio::select! {
-            version = in_force => version.map_err(|_| PostError::Stopping),
+            told = told => told.map_err(|_| PostError::Stopping),
             _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
         }
     }
@@ -309,7 +433,7 @@ impl Instance {
             return "stopping".into();
         }
         if position >= self.ready_from && self.rules_pending.load(Relaxed) {
-            return "putting the rules of `rules.file` in force".into();
+            return "putting the documents of `authority.file` and `rules.file` in force".into();
         }
         format!("catching up: position {position} of {}", self.ready_from)
     }
@@ -375,6 +499,14 @@ impl Instance {
         }
     }
 
+    /// What was decided about all commands so far, and how often.
+    pub fn commands(&self) -> [(CommandVerdict, u64); CommandVerdict::ALL.len()] {
+        CommandVerdict::ALL.map(|verdict| {
+            let count = &self.tally.commands[verdict as usize];
+            (verdict, count.load(Relaxed))
+        })
+    }
+
     /// What is remembered of ids.
     pub fn ids(&self) -> Ids {
         let forgotten = self.tally.forgotten_before_us.load(Relaxed);
@@ -383,6 +515,11 @@ impl Instance {
             bytes: self.tally.id_bytes.load(Relaxed),
             forgotten_before_us: (forgotten >= 0).then_some(forgotten),
         }
+    }
+
+    /// Commands of callers that wait to be written or decided.
+    pub fn waiting_commands(&self) -> usize {
+        self.commands.waiting()
     }
 
     /// Movements of callers that wait to be written or applied.
@@ -403,6 +540,9 @@ impl Instance {
     /// Stops, and waits for its threads. Call it last.
     pub async fn stop(&self) {
         self.begin_to_stop();
+        if let Some(ticker) = self.lock_ticker().take() {
+            ticker.abort();
+        }
         self.lock_steps().take();
         self.follower.abort();
         let threads =
@@ -427,6 +567,10 @@ impl Instance {
         }
     }
 
+    fn lock_ticker(&self) -> std::sync::MutexGuard<'_, Option<AbortHandle>> {
+        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_steps(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Step>>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -435,7 +579,18 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.follower.abort();
+        if let Some(ticker) = self.lock_ticker().take() {
+            ticker.abort();
+        }
     }
+}
+
+/// This machine's time, in microseconds since 1970.
+pub(crate) fn now_us() -> TimeUs {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A number that no other instance has.

@@ -30,20 +30,30 @@ pub const TIME_US_MAX: i64 = 253_402_300_799_999_999;
 pub const BATCH_MOVEMENTS_MAX: usize = 1_000;
 /// Most SKUs in one query.
 pub const QUERY_SKUS_MAX: usize = 1_000;
-/// Largest rules document, in bytes.
+/// Most lines of one reservation, and of one release.
+pub const COMMAND_LINES_MAX: usize = 100;
+/// Shortest time to live of a reservation, in microseconds: a second.
+pub const TIME_TO_LIVE_US_MIN: i64 = 1_000_000;
+/// Longest time to live of a reservation, in microseconds: seven days.
+pub const TIME_TO_LIVE_US_MAX: i64 = 7 * 24 * 3_600 * 1_000_000;
+/// Most commands remembered for their retries; more are refused.
+pub const COMMANDS_REMEMBERED_MAX: usize = 10_000_000;
+/// Largest document of channel rules, or of source authority, in bytes.
 pub const RULES_BYTES_MAX: usize = 896 << 10;
 /// Most channels in one rules document.
 pub const CHANNELS_MAX: usize = 256;
-/// Longest pattern for location names in the rules, in bytes.
+/// Most sources in one document of source authority.
+pub const AUTHORITY_SOURCES_MAX: usize = 1_000;
+/// Longest pattern in a document, in bytes.
 pub const RULES_PATTERN_BYTES_MAX: usize = 128;
 /// Largest `minimum` or `maximum` of a channel, in units.
 pub const RULES_UNITS_MAX: i64 = 1_000_000_000_000_000;
-/// Most errors, and most warnings, that one answer about a rules document lists.
+/// Most errors, and most warnings, that one answer about a document lists.
 pub const RULES_FINDINGS_MAX: usize = 100;
 /// Most SKUs that a dry run of rules names for each channel.
 pub const RULES_CHANGES_MAX: usize = 20;
 
-/// Longest name of who put rules, in bytes.
+/// Longest name of who put a document, in bytes.
 pub const ACTOR_BYTES_MAX: usize = 128;
 /// Longest note, in bytes.
 pub const NOTE_BYTES_MAX: usize = 512;
@@ -62,6 +72,11 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
+
+/// At most one tick is written in this time, in microseconds.
+pub const TICK_EVERY_US: i64 = 1_000_000;
+/// How often it is looked whether a tick is due, in milliseconds.
+pub const TICK_LOOK_EVERY_MS: u64 = 100;
 
 /// Most bytes of parked movements that are held in memory; those before are in the log.
 pub const PARKED_BYTES_MAX: usize = 64 << 20;

@@ -24,14 +24,15 @@ const MAY_USE: [(&str, &[&str]); 7] = [
             "api", "instance", "intake", "shard", "wire", "domain", "limits", "log", "proto",
         ],
     ),
-    ("ops", &["ops", "api", "instance", "domain"]),
+    ("ops", &["ops", "api", "instance", "domain", "proto"]),
 ];
 
 /// What the domain may use beside itself, and why it is pure.
-const DOMAIN_CRATES: [&str; 8] = [
+const DOMAIN_CRATES: [&str; 9] = [
     "std",
     "core",
     "hashbrown",   // tables
+    "slab",        // tables by number
     "smallvec",    // short lists without an allocation
     "xxhash_rust", // stable hashes
     "toml",        // the rules document

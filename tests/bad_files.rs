@@ -146,6 +146,24 @@ fn bad_lines() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             with("\"sku\"", "\"order\":\"o\",\"sku\""),
         ),
         (
+            "line",
+            "is missing; `inbound` needs it",
+            with("\"sku\"", "\"inbound\":\"po\",\"sku\""),
+        ),
+        (
+            "location",
+            "is no field of `return_refunded`",
+            with(
+                "\"received\"",
+                "\"return_refunded\",\"return\":\"r\",\"line\":\"1\"",
+            ),
+        ),
+        (
+            "amount",
+            "is 19.99; an integer in the currency's minor unit",
+            with("\"sku\"", "\"amount\":19.99,\"sku\""),
+        ),
+        (
             "type",
             "did you mean `received`?",
             with("\"received\"", "\"Received\""),
@@ -544,7 +562,7 @@ fn what_is_unknown_is_told() {
     );
     asked(&["rules", "get", "--version", "999"])
         .says(NOT_FOUND, &["version 999 of the rules is not kept"]);
-    asked(&["exceptions", "--kind", "odd"]).says(USAGE, &["malformed", "conflicting-duplicate"]);
+    asked(&["exceptions", "--kind", "odd"]).says(USAGE, &["malformed", "conflicting_duplicate"]);
     asked(&["nonsense"]).says(USAGE, &["nonsense", "--help"]);
     asked(&["query", "A"]).says(USAGE, &["--channel"]);
 }

@@ -64,6 +64,7 @@ fn in_condition(condition: i32) -> pb::Movement {
     of_kind(Kind::Received(pb::Received {
         location: "dc".into(),
         condition,
+        ..pb::Received::default()
     }))
 }
 
@@ -89,6 +90,7 @@ fn reserved(order: &str, line: &str, location: &str, channel: &str) -> pb::Movem
         line: line.into(),
         location: location.into(),
         channel: channel.into(),
+        expires_at: None,
     }))
 }
 
@@ -110,7 +112,7 @@ fn reassigned(from: &str, to: &str) -> pb::Movement {
 }
 
 /// Every limit of the contract, broken once: the field and a part of the reason.
-fn bad_movements() -> Vec<(&'static str, &'static str, pb::Movement)> {
+fn bad_movements() -> Vec<Bad> {
     let long = |bytes: usize| "x".repeat(bytes);
     vec![
         ("id", "is empty; it is required", spoilt(|m| m.id.clear())),
@@ -306,6 +308,133 @@ fn bad_movements() -> Vec<(&'static str, &'static str, pb::Movement)> {
             reassigned("a", "a"),
         ),
         ("reassigned.from", "is empty", reassigned("", "a")),
+    ]
+    .into_iter()
+    .chain(bad_supply())
+    .chain(bad_returns())
+    .collect()
+}
+
+type Bad = (&'static str, &'static str, pb::Movement);
+
+const NO_TIME: prost_types::Timestamp = prost_types::Timestamp {
+    seconds: 0,
+    nanos: -1,
+};
+
+fn bad_supply() -> [Bad; 8] {
+    let inbound = |inbound: &str, line: &str| {
+        of_kind(Kind::Received(pb::Received {
+            location: "dc".into(),
+            inbound: inbound.into(),
+            line: line.into(),
+            ..pb::Received::default()
+        }))
+    };
+    let expected = |location: &str, eta| {
+        of_kind(Kind::InboundExpected(pb::InboundExpected {
+            inbound: "po".into(),
+            line: "1".into(),
+            location: location.into(),
+            eta,
+        }))
+    };
+    let dispatched = |to: &str, eta| {
+        of_kind(Kind::TransferShipped(pb::TransferShipped {
+            transfer: "t".into(),
+            line: "1".into(),
+            from: "dc".into(),
+            to: to.into(),
+            eta,
+        }))
+    };
+    let expires = pb::Reserved {
+        expires_at: Some(NO_TIME),
+        ..pb::Reserved::default()
+    };
+    [
+        ("received.line", "is empty", inbound("po", "")),
+        ("received.inbound", "is empty", inbound("", "1")),
+        (
+            "reserved.expires_at",
+            "has -1 nanos",
+            of_kind(Kind::Reserved(expires)),
+        ),
+        ("inbound_expected.location", "is empty", expected("", None)),
+        (
+            "inbound_expected.eta",
+            "has -1 nanos",
+            expected("dc", Some(NO_TIME)),
+        ),
+        (
+            "transfer_shipped.to",
+            "is the same as `from`",
+            dispatched("dc", None),
+        ),
+        (
+            "transfer_shipped.eta",
+            "has -1 nanos",
+            dispatched("shop", Some(NO_TIME)),
+        ),
+        (
+            "transfer_closed.transfer",
+            "is empty",
+            of_kind(Kind::TransferClosed(pb::TransferClosed::default())),
+        ),
+    ]
+}
+
+fn bad_returns() -> [Bad; 7] {
+    let authorized = |order: &str, order_line: &str| {
+        of_kind(Kind::ReturnAuthorized(pb::ReturnAuthorized {
+            r#return: "r".into(),
+            line: "1".into(),
+            location: "dc".into(),
+            order: order.into(),
+            order_line: order_line.into(),
+        }))
+    };
+    let inspected = pb::ReturnInspected {
+        r#return: "r".into(),
+        line: "1".into(),
+        ..pb::ReturnInspected::default()
+    };
+    let refunded = |amount, currency: &str| {
+        of_kind(Kind::ReturnRefunded(pb::ReturnRefunded {
+            r#return: "r".into(),
+            line: "1".into(),
+            amount,
+            currency: currency.into(),
+        }))
+    };
+    [
+        (
+            "return_authorized.order_line",
+            "is empty",
+            authorized("o", ""),
+        ),
+        ("return_authorized.order", "is empty", authorized("", "1")),
+        (
+            "return_inspected.location",
+            "is empty",
+            of_kind(Kind::ReturnInspected(inspected)),
+        ),
+        (
+            "return_cancelled.return",
+            "is empty",
+            of_kind(Kind::ReturnCancelled(pb::ReturnCancelled::default())),
+        ),
+        ("return_refunded.amount", "is -1", refunded(-1, "EUR")),
+        (
+            "return_refunded.currency",
+            "an amount needs one",
+            refunded(1, ""),
+        ),
+        (
+            "return_refunded.currency",
+            "three capital letters",
+            refunded(1, "eur"),
+        ),
     ]
 }
 

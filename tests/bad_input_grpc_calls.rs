@@ -223,10 +223,7 @@ async fn broken_rules_name_their_lines() {
         ),
         (
             format!("{web}\n{web}"),
-            vec![
-                ("toml:4:", "defined twice; first in line 1"),
-                ("toml:5:", "sources"),
-            ],
+            vec![("toml:4:", "defined twice; first in line 1")],
         ),
         (
             "[channel.web]\nsources = [\"@no\"]\n".into(),
@@ -326,12 +323,13 @@ async fn bad_pages_of_exceptions_are_refused() {
             kinds,
             page_size,
             page_token: page_token.into(),
+            ..pb::ListExceptionsRequest::default()
         };
         patiently(client.operations().list_exceptions(request)).await
     };
     let status = list(vec![], 1_001, "").await.expect_err("refused");
     is_bad(&status, "page_size", "is 1001; at most 1000");
-    for token in ["x", "-1", "1.5", " 1", "18446744073709551616"] {
+    for token in ["x", "-1", "1-", "1-x", " 1-0", "8000000000000000-0"] {
         let status = list(vec![], 0, token).await.expect_err("refused");
         assert_eq!(violations(&status)[0].0, "page_token", "{token}");
         says(status.message(), &["page before"]);
@@ -342,11 +340,10 @@ async fn bad_pages_of_exceptions_are_refused() {
         says(status.message(), &[&kind.to_string()]);
     }
     // The end of all numbers is a token like any other: nothing comes after it.
-    let page = list(vec![], 0, "18446744073709551615")
-        .await
-        .expect("listed");
+    let last = format!("{:x}-{:x}", i64::MAX, u128::MAX);
+    let page = list(vec![], 0, &last).await.expect("listed");
     assert!(page.into_inner().exceptions.is_empty());
-    assert!(list(vec![1, 2, 3], 1_000, "0").await.is_ok());
+    assert!(list(vec![1, 2, 3, 25], 1_000, "0-0").await.is_ok());
 }
 
 #[tokio::test]
@@ -364,7 +361,7 @@ async fn conflicting_duplicates_are_parked_and_answered_alike() {
         assert_eq!(parked.parked_as(), pb::ExceptionKind::ConflictingDuplicate);
         says(
             &parked.reason,
-            &["first to arrive counts", "under another id"],
+            &["first to arrive counts", "release this one too"],
         );
         assert_eq!(answer.outcomes[1].outcome(), pb::Outcome::Applied);
         assert_eq!(

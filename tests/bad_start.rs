@@ -322,6 +322,23 @@ fn broken_rules_end_the_start_before_anything_is_made() {
     assert!(!dir.path().join("data").exists(), "it began before it knew");
 }
 
+#[test]
+fn a_broken_source_authority_ends_the_start_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = "[source.wms]\nmay = [\"shiped\"]\n";
+    fs::write(dir.path().join("authority.toml"), text).expect("written");
+    run(serve(dir.path(), &["--authority", "authority.toml"])).says(
+        USAGE,
+        &[
+            "authority.toml (`authority.file`)",
+            "line 2, column 8",
+            "did you mean `shipped`?",
+            "sellable authority check FILE",
+        ],
+    );
+    assert!(!dir.path().join("data").exists(), "it began before it knew");
+}
+
 #[tokio::test]
 async fn broken_rules_on_sighup_leave_those_in_force() {
     let sound = "[channel.web]\nsources = [\"*\"]\n";

@@ -102,6 +102,7 @@ fn any_movement(number: u64, random: &mut StdRng) -> pb::Movement {
                 line,
                 location,
                 channel: "web".into(),
+                expires_at: None,
             });
             movement(&id, &sku, quantity, reserved)
         }

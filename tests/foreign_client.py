@@ -129,6 +129,31 @@ def main(address, http):
     tell("explained", int(explained["ats"]))
     tell("steps", explained["steps"])
 
+    reservations = Service(channel, pool, "sellable.v1.Reservations")
+
+    def cart(number, quantity):
+        return {
+            "id": f"cart-{number}",
+            "channel": "market",
+            "lines": [{"sku": "MUG", "quantity": quantity}],
+            "time_to_live": "900s",
+        }
+
+    short = reservations.Reserve(cart(1, 20))
+    line = short["short_lines"][0]
+    tell("too_many", [short["granted"], line["sku"], int(line["available"])])
+    granted = reservations.Reserve(cart(2, 19))
+    place = granted["allocations"][0]
+    tell("granted", [granted["granted"], place["location"], int(place["quantity"])])
+    again = reservations.Reserve(cart(2, 19))
+    tell("again", [again["granted"], again["duplicate"]])
+    query = {"channel": "market", "skus": ["MUG"]}
+    tell("left", int(availability.Get(query)["items"][0]["ats"]))
+    reservations.Confirm({"id": "c-1", "reservation": "cart-2"})
+    tell("reservation", reservations.Get({"id": "cart-2"})["state"])
+    back = reservations.Release({"id": "x-1", "reservation": "cart-2"})["released"]
+    tell("released", sum(int(place["quantity"]) for place in back))
+
     try:
         availability.Get({"channel": "nowhere", "skus": ["MUG"]})
     except grpc.RpcError as error:

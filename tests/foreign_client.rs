@@ -48,6 +48,7 @@ fn a_client_that_knows_no_proto_posts_and_queries() {
         "sellable.v1.Availability",
         "sellable.v1.Movements",
         "sellable.v1.Operations",
+        "sellable.v1.Reservations",
         "sellable.v1.Rules",
     ] {
         let services = told["services"].as_array().expect("a list");
@@ -72,6 +73,13 @@ fn a_client_that_knows_no_proto_posts_and_queries() {
     assert_eq!(told["explained"], 19);
     assert_eq!(told["recomputed"], 19);
     assert!(!told["steps"].as_array().expect("a list").is_empty());
+    // What is shown is granted, and no more: 19, of which none but dc-north has as many.
+    assert_eq!(told["too_many"], json!([false, "MUG", 19]));
+    assert_eq!(told["granted"], json!([true, "dc-north", 19]));
+    assert_eq!(told["again"], json!([true, true]));
+    assert_eq!(told["left"], 9);
+    assert_eq!(told["reservation"], "RESERVATION_STATE_CONFIRMED");
+    assert_eq!(told["released"], 19);
     assert_eq!(told["unknown_channel"][0], "NOT_FOUND");
     let why = told["unknown_channel"][1].as_str().expect("a text");
     assert!(why.contains("market"), "{why}");

@@ -38,6 +38,7 @@ fn received(id: &str) -> Vec<u8> {
         kind: Kind::Received {
             location: "dc",
             condition: Condition::Good,
+            inbound: None,
         },
     };
     to_proto(&movement).encode_to_vec()

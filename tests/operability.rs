@@ -220,6 +220,46 @@ async fn metrics_are_well_formed_and_true() {
         movements: vec![conflict],
     };
     client.movements().post(request).await.expect("parked");
+    let refunded = pb::movement::Kind::ReturnRefunded(pb::ReturnRefunded {
+        r#return: "R-1".into(),
+        line: "1".into(),
+        ..pb::ReturnRefunded::default()
+    });
+    client
+        .post(vec![server::movement("3", "MUG", 1, refunded)])
+        .await;
+    for (id, quantity) in [("W-1", 1), ("W-2", 99), ("W-1", 1)] {
+        let request = pb::ReserveRequest {
+            id: id.into(),
+            channel: CHANNEL.into(),
+            lines: vec![pb::ReserveLine {
+                sku: "MUG".into(),
+                quantity,
+                ..pb::ReserveLine::default()
+            }],
+            ..pb::ReserveRequest::default()
+        };
+        client
+            .reservations()
+            .reserve(request)
+            .await
+            .expect("decided");
+    }
+    let release = |id: &str, lines| pb::ReleaseRequest {
+        id: id.into(),
+        reservation: "W-1".into(),
+        lines,
+    };
+    let too_many = pb::ReleaseLine {
+        line: "1".into(),
+        quantity: 2,
+    };
+    let refused = release("X-1", vec![too_many]);
+    let refused = client.reservations().release(refused).await;
+    assert!(refused.is_err());
+    let released = release("X-2", Vec::new());
+    let released = client.reservations().release(released).await;
+    released.expect("all that is left");
     let (status, head, body) = server.fetch("/metrics").expect("a page");
     assert_eq!(status, 200);
     assert!(
@@ -233,7 +273,10 @@ async fn metrics_are_well_formed_and_true() {
         "sellable_build",
         "sellable_cells",
         "sellable_cells_memory_bytes",
+        "sellable_commands",
+        "sellable_commands_waiting",
         "sellable_exceptions",
+        "sellable_exceptions_oldest_age_seconds",
         "sellable_grpc_call_duration_seconds",
         "sellable_grpc_calls",
         "sellable_ids_memory_bytes",
@@ -259,10 +302,72 @@ async fn metrics_are_well_formed_and_true() {
     };
     assert_eq!(
         (moved("applied"), moved("duplicate"), moved("parked")),
-        (2.0, 1.0, 1.0)
+        (3.0, 1.0, 1.0)
     );
-    let conflicts = "sellable_exceptions{kind=\"conflicting_duplicate\"}";
-    assert_eq!(value("sellable_exceptions", conflicts), 1.0);
+    let decided = |outcome: &str| {
+        value(
+            "sellable_commands",
+            &format!("sellable_commands_total{{outcome=\"{outcome}\"}}"),
+        )
+    };
+    let outcomes = [
+        "granted",
+        "short",
+        "confirmed",
+        "extended",
+        "released",
+        "refused",
+        "duplicate",
+    ];
+    assert_eq!(
+        outcomes.map(decided),
+        [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0],
+        "{outcomes:?}"
+    );
+    assert_eq!(
+        families["sellable_commands"].samples.len(),
+        outcomes.len(),
+        "one for each"
+    );
+    // Every kind is there from the beginning, so that a rule can be written before one opens.
+    let open = [
+        ("conflicting_duplicate", 1.0),
+        ("refunded_beyond_received", 1.0),
+    ];
+    let kinds = [
+        "malformed",
+        "stale",
+        "unauthorized_source",
+        "unknown_disposition",
+        "oversold",
+        "negative_balance",
+        "shipped_beyond_reserved",
+        "transfer_received_beyond_shipped",
+        "received_beyond_expected",
+        "return_received_beyond_authorized",
+        "inspected_beyond_received",
+        "returned_beyond_shipped",
+        "overdue_supply",
+    ];
+    let all: Vec<_> = open
+        .into_iter()
+        .chain(kinds.map(|kind| (kind, 0.0)))
+        .collect();
+    for family in [
+        "sellable_exceptions",
+        "sellable_exceptions_oldest_age_seconds",
+    ] {
+        assert_eq!(families[family].samples.len(), all.len());
+        for (kind, count) in &all {
+            let found = value(family, &format!("{family}{{kind=\"{kind}\"}}"));
+            if family == "sellable_exceptions" {
+                assert_eq!(found, *count, "{kind}");
+            } else {
+                // By the log's time, which has gone on since with other records.
+                assert_eq!(found > 0.0, *count > 0.0, "{kind}");
+            }
+        }
+    }
     let gauge = |name: &str| value(name, name);
     assert_eq!(gauge("sellable_ready"), 1.0);
     assert_eq!(gauge("sellable_writable"), 1.0);
@@ -270,12 +375,13 @@ async fn metrics_are_well_formed_and_true() {
     assert_eq!(gauge("sellable_cells"), 2.0);
     assert_eq!(
         gauge("sellable_applied_position"),
-        (answer.position + 1) as f64
+        (answer.position + 7) as f64
     );
+    assert_eq!(gauge("sellable_commands_waiting"), 0.0);
     assert!(gauge("sellable_cells_memory_bytes") > 0.0);
     let posts = "{method=\"Movements/Post\",code=\"OK\"}";
     let posts = format!("sellable_grpc_calls_total{posts}");
-    assert_eq!(value("sellable_grpc_calls", &posts), 2.0);
+    assert_eq!(value("sellable_grpc_calls", &posts), 3.0);
 }
 
 /// Writes a log that takes a while to read, without a server: `count` movements of 1,000 SKUs.
@@ -547,6 +653,7 @@ maximum = 1000
             line: "1".into(),
             location: "dc-a".into(),
             channel: CHANNEL.into(),
+            expires_at: None,
         }),
     ));
     let min_position = client.post(movements).await.position;

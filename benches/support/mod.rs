@@ -351,6 +351,7 @@ pub(crate) fn received(id: u64, sku: String, quantity: i64, location: String) ->
     let kind = pb::movement::Kind::Received(pb::Received {
         location,
         condition: pb::Condition::Good.into(),
+        ..pb::Received::default()
     });
     movement(id, sku, quantity, kind)
 }
@@ -445,6 +446,7 @@ impl Mix {
             line: "1".into(),
             location: location(at),
             channel: "web".into(),
+            expires_at: None,
         });
         self.with_id(at_sku, 1, kind)
     }

@@ -213,6 +213,7 @@ impl Row {
                 let kind = Kind::Received(pb::Received {
                     location: location(),
                     condition: pb::Condition::Good.into(),
+                    ..pb::Received::default()
                 });
                 let mut movement = self.movement(WAREHOUSE, "", self.quantity.abs(), kind);
                 movement.reference = order;
@@ -232,6 +233,7 @@ impl Row {
                     line: line.clone(),
                     location: location(),
                     channel: CHANNEL.into(),
+                    expires_at: None,
                 });
                 let shipped = Kind::Shipped(pb::Shipped {
                     order,
@@ -312,6 +314,7 @@ pub(crate) fn opening_stock(rows: &[Row]) -> Vec<pb::Movement> {
             kind: Some(Kind::Received(pb::Received {
                 location: LOCATION.into(),
                 condition: pb::Condition::Good.into(),
+                ..pb::Received::default()
             })),
             ..pb::Movement::default()
         })

@@ -3,13 +3,11 @@
 mod availability;
 mod movements;
 mod operations;
+mod reservations;
 mod rules;
 mod status;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tonic::service::Routes;
@@ -17,12 +15,13 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     domain::movement::TimeUs,
-    instance::Instance,
+    instance::{Instance, now_us},
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
             self as pb, availability_server::AvailabilityServer,
-            operations_server::OperationsServer, rules_server::RulesServer,
+            operations_server::OperationsServer, reservations_server::ReservationsServer,
+            rules_server::RulesServer,
         },
     },
 };
@@ -77,8 +76,11 @@ pub fn routes(
     let availability =
         AvailabilityServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let reservations =
+        ReservationsServer::new(service.clone()).max_decoding_message_size(bytes_max);
     Routes::new(movements)
         .add_service(availability)
+        .add_service(reservations)
         .add_service(rules)
         .add_service(OperationsServer::new(service))
         .add_service(health)
@@ -109,14 +111,6 @@ impl Service {
             .await
             .map_err(|_| status::position_not_reached(min_position, progress.position(), wait_max))
     }
-}
-
-/// This machine's time, in microseconds since 1970.
-pub(crate) fn now_us() -> TimeUs {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The log's time, as it is sent; none before the first record.

@@ -143,5 +143,7 @@ pub(super) fn kind_to_proto(kind: ParkedKind) -> pb::ExceptionKind {
         ParkedKind::Malformed => pb::ExceptionKind::Malformed,
         ParkedKind::ConflictingDuplicate => pb::ExceptionKind::ConflictingDuplicate,
         ParkedKind::Stale => pb::ExceptionKind::Stale,
+        ParkedKind::UnauthorizedSource => pb::ExceptionKind::UnauthorizedSource,
+        ParkedKind::UnknownDisposition => pb::ExceptionKind::UnknownDisposition,
     }
 }

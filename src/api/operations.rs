@@ -4,9 +4,17 @@ use tonic::{Request, Response, Status};
 
 use super::{Service, log_time, movements::kind_to_proto, status};
 use crate::{
-    domain::exceptions::ParkedKind,
-    intake::Parked,
-    limits::{EXCEPTIONS_PAGE_BYTES_MAX, EXCEPTIONS_PAGE_DEFAULT, EXCEPTIONS_PAGE_MAX},
+    domain::{
+        exceptions::{Acknowledged, ExceptionId, Open, ParkedKind, StateKind},
+        movement::TimeUs,
+    },
+    instance::{Filter, OpenOrParked, PageToken},
+    intake::{Parked, PostError, Resolved},
+    limits::{
+        ACTOR_BYTES_MAX, EXCEPTIONS_PAGE_BYTES_MAX, EXCEPTIONS_PAGE_DEFAULT, EXCEPTIONS_PAGE_MAX,
+        NOTE_BYTES_MAX,
+    },
+    log::AppendError,
     proto::v1::{self as pb, operations_server::Operations},
 };
 
@@ -75,7 +83,6 @@ impl Operations for Service {
         request: Request<pb::ListExceptionsRequest>,
     ) -> Result<Response<pb::ListExceptionsResponse>, Status> {
         let request = request.into_inner();
-        let kinds = kinds_of(&request.kinds)?;
         let page_size = match request.page_size {
             0 => EXCEPTIONS_PAGE_DEFAULT,
             size if size <= EXCEPTIONS_PAGE_MAX => size,
@@ -84,40 +91,154 @@ impl Operations for Service {
                 return Err(status::bad_field("page_size", reason));
             }
         } as usize;
-        let after = match request.page_token.as_str() {
-            "" => 0,
-            token => token.parse().map_err(|_| {
+        let after: Option<PageToken> = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_| {
                 status::bad_field(
                     "page_token",
                     "is not one that this service gave; take it from the page before, or leave it empty",
                 )
-            })?,
+            })?),
         };
-        let list = self.instance.parked();
-        let page = list.page(&kinds, after, page_size, EXCEPTIONS_PAGE_BYTES_MAX);
-        let last = page.last().map_or(after, |(number, _)| *number);
-        let more = !list.page(&kinds, last, 1, 0).is_empty();
+        let filter = filter_of(request)?;
+        let desk = self.instance.exceptions();
+        let page = desk.page(&filter, after, page_size, EXCEPTIONS_PAGE_BYTES_MAX);
+        let last = page.last().map(|(place, _)| *place);
+        let more = last.is_some() && !desk.page(&filter, last, 1, 0).is_empty();
+        let parked = desk.parked().counts().into_iter();
+        let parked = parked.filter(|(kind, _)| filter.takes_parked(*kind));
+        let open = desk.counts().into_iter();
+        let open = open.filter(|(kind, _)| filter.takes_state(*kind));
+        let total =
+            parked.map(|(_, count)| count).sum::<u64>() + open.map(|(_, count)| count).sum::<u64>();
+        let now_us = self.instance.view().progress().time_us();
+        let exception = |(PageToken(_, id), found)| match found {
+            OpenOrParked::Open(open) => open_exception(id, open, now_us),
+            OpenOrParked::Parked(parked) => parked_exception(id, parked, now_us),
+        };
         Ok(Response::new(pb::ListExceptionsResponse {
-            next_page_token: if more {
-                last.to_string()
-            } else {
-                String::new()
+            next_page_token: match last {
+                Some(last) if more => last.to_string(),
+                _ => String::new(),
             },
-            total: list
-                .counts()
-                .into_iter()
-                .filter(|(kind, _)| kinds.is_empty() || kinds.contains(kind))
-                .map(|(_, count)| count)
-                .sum(),
-            exceptions: page
-                .into_iter()
-                .map(|(_, parked)| exception(parked))
-                .collect(),
+            total,
+            exceptions: page.into_iter().map(exception).collect(),
         }))
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<pb::ResolveRequest>,
+    ) -> Result<Response<pb::ResolveResponse>, Status> {
+        let request = request.into_inner();
+        let resolution = request.resolution();
+        let id = u128::from_str_radix(&request.exception_id, 16);
+        let id = ExceptionId(id.map_err(|_| {
+            let reason = "is no exception's identity; take `exception_id` from the list";
+            status::bad_field("exception_id", reason)
+        })?);
+        check_text("actor", &request.actor, ACTOR_BYTES_MAX)?;
+        check_text("note", &request.note, NOTE_BYTES_MAX)?;
+        let desk = self.instance.exceptions();
+        let kind = desk.parked().kind(id);
+        if !desk.contains(id) {
+            return Err(no_exception(id));
+        }
+        let mut record = pb::ResolveException {
+            exception: id.to_string(),
+            resolution: request.resolution,
+            actor: request.actor,
+            note: request.note,
+            disposition: request.disposition,
+            ..pb::ResolveException::default()
+        };
+        match resolution {
+            pb::Resolution::Unspecified => {
+                let reason = "is missing, or unknown; acknowledge, release or discard";
+                return Err(status::bad_field("resolution", reason));
+            }
+            pb::Resolution::Acknowledge => {}
+            _ if kind.is_none() => {
+                return Err(Status::failed_precondition(
+                    "this exception is no parked movement: it closes by itself when the facts fit; \
+                     acknowledge it, or post what is missing",
+                ));
+            }
+            pb::Resolution::Discard => {}
+            pb::Resolution::Release => {
+                let parked = desk.parked().get(id).ok_or_else(|| {
+                    Status::failed_precondition(
+                        "its bytes are no longer held in memory (see `exceptions.kept`), only in \
+                         the log; have its source send it again, and discard this one",
+                    )
+                })?;
+                record.original = parked.original.into();
+                record.source = parked.source;
+                record.content_type = parked.media_type;
+            }
+        }
+        let (resolved, position) =
+            self.instance
+                .resolve(record)
+                .await
+                .map_err(|error| match &error {
+                    PostError::Log(AppendError::TooLarge { .. }) => Status::failed_precondition(
+                        format!("{error}; have its source send it again, and discard this one"),
+                    ),
+                    _ => status::not_posted(&error),
+                })?;
+        match resolved {
+            Resolved::Done => Ok(Response::new(pb::ResolveResponse { position })),
+            Resolved::NotFound => Err(no_exception(id)),
+            Resolved::Refused(reason) => Err(Status::failed_precondition(reason)),
+        }
     }
 }
 
-fn exception(parked: Parked) -> pb::Exception {
+fn no_exception(id: ExceptionId) -> Status {
+    Status::not_found(format!(
+        "no exception {id} is open; it may have closed by itself, or been resolved"
+    ))
+}
+
+fn check_text(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Status> {
+    if text.len() <= bytes_max {
+        return Ok(());
+    }
+    let reason = format!("has {} bytes; at most {bytes_max}", text.len());
+    Err(status::bad_field(field, reason))
+}
+
+fn filter_of(request: pb::ListExceptionsRequest) -> Result<Filter, Status> {
+    let mut filter = Filter {
+        sku: request.sku,
+        location: request.location,
+        source: request.source,
+        unacknowledged_only: request.unacknowledged_only,
+        ..Filter::default()
+    };
+    for (place, number) in request.kinds.into_iter().enumerate() {
+        let wanted = pb::ExceptionKind::try_from(number).ok();
+        let parked = ParkedKind::ALL
+            .into_iter()
+            .find(|kind| Some(kind_to_proto(*kind)) == wanted);
+        let state = StateKind::ALL
+            .into_iter()
+            .find(|kind| *kind as i32 == number);
+        match (parked, state) {
+            (Some(kind), _) => filter.parked_kinds.push(kind),
+            (_, Some(kind)) => filter.state_kinds.push(kind),
+            _ => {
+                let field = format!("kinds[{place}]");
+                let reason = format!("is {number}, which is no kind of exception");
+                return Err(status::bad_field(field, reason));
+            }
+        }
+    }
+    Ok(filter)
+}
+
+fn parked_exception(id: ExceptionId, parked: Parked, now_us: TimeUs) -> pb::Exception {
     pb::Exception {
         kind: kind_to_proto(parked.kind).into(),
         position: parked.position,
@@ -129,20 +250,51 @@ fn exception(parked: Parked) -> pb::Exception {
         original: parked.original.into(),
         content_type: parked.media_type,
         occurrences: parked.occurrences,
+        exception_id: id.to_string(),
+        age_ms: age_ms(parked.first_seen_us, now_us),
+        acknowledgement: parked.acknowledged.map(acknowledgement),
+        ..pb::Exception::default()
     }
 }
 
-fn kinds_of(kinds: &[i32]) -> Result<Vec<ParkedKind>, Status> {
-    let kind = |(index, number): (usize, &i32)| {
-        ParkedKind::ALL
-            .into_iter()
-            .find(|kind| i32::from(kind_to_proto(*kind)) == *number)
-            .ok_or_else(|| {
-                status::bad_field(
-                    format!("kinds[{index}]"),
-                    format!("{number} is no kind; name some, or none for all"),
-                )
-            })
+fn open_exception(id: ExceptionId, open: Open, now_us: TimeUs) -> pb::Exception {
+    let reason = open.reason();
+    let Open {
+        kind,
+        subject,
+        units,
+        first_seen_us,
+        acknowledged,
+    } = open;
+    // Of a negative balance, the document is the condition, which the reason names.
+    let document = match kind {
+        StateKind::NegativeBalance => String::new(),
+        _ => subject.document.into(),
     };
-    kinds.iter().enumerate().map(kind).collect()
+    pb::Exception {
+        kind: kind as i32,
+        first_seen: log_time(first_seen_us),
+        reason,
+        exception_id: id.to_string(),
+        sku: subject.sku.into(),
+        location: subject.location.into(),
+        document,
+        line: subject.line.into(),
+        units,
+        age_ms: age_ms(first_seen_us, now_us),
+        acknowledgement: acknowledged.map(acknowledgement),
+        ..pb::Exception::default()
+    }
+}
+
+fn age_ms(first_seen_us: TimeUs, now_us: TimeUs) -> i64 {
+    (now_us - first_seen_us).max(0) / 1_000
+}
+
+fn acknowledgement(acknowledged: Acknowledged) -> pb::Acknowledgement {
+    pb::Acknowledgement {
+        actor: acknowledged.actor,
+        at: log_time(acknowledged.at_us),
+        note: acknowledged.note,
+    }
 }

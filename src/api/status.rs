@@ -5,7 +5,12 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{domain::rules::RulesError, instance::Instance, intake::PostError, log::AppendError};
+use crate::{
+    domain::document::DocumentError,
+    instance::Instance,
+    intake::{PostError, Refusal},
+    log::AppendError,
+};
 
 /// After how long a refused caller should try again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -18,8 +23,8 @@ pub(super) fn bad_field(field: impl Into<String>, reason: impl Into<String>) -> 
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// The rules document is wrong: one violation for each finding, with its line.
-pub(super) fn bad_rules(error: &RulesError) -> Status {
+/// A document is wrong: one violation for each finding, with its line.
+pub(super) fn bad_document(error: &DocumentError) -> Status {
     let mut details = ErrorDetails::new();
     for finding in &error.findings {
         let field = format!("toml:{}:{}", finding.line, finding.column);
@@ -81,6 +86,32 @@ pub(super) fn not_posted(error: &PostError) -> Status {
         PostError::Log(AppendError::Unconfirmed(_)) => (Code::Unavailable, retry()),
     };
     Status::with_error_details(code, error.to_string(), details)
+}
+
+/// A command was refused for another reason than stock.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    let message = refusal.to_string();
+    let resource =
+        |kind: &str, name: &str| ErrorDetails::with_resource_info(kind, name, "", &message);
+    let precondition = |kind: &str, subject: &str| {
+        ErrorDetails::with_precondition_failure_violation(kind, subject, &message)
+    };
+    const RESERVATION: &str = "sellable.v1.reservation";
+    let (code, details) = match refusal {
+        Refusal::Invalid(invalid) => return bad_field(&invalid.field, &invalid.reason),
+        Refusal::IdTaken(id) => (Code::AlreadyExists, resource("sellable.v1.command", id)),
+        Refusal::UnknownChannel(name) => (Code::NotFound, resource("sellable.v1.channel", name)),
+        Refusal::UnknownReservation(id) => (Code::NotFound, resource(RESERVATION, id)),
+        Refusal::UnknownLine { line, .. } => (Code::NotFound, resource(RESERVATION, line)),
+        Refusal::NotGranted(id) => (Code::FailedPrecondition, precondition("NOT_GRANTED", id)),
+        Refusal::Expired(id) => (Code::FailedPrecondition, precondition("EXPIRED", id)),
+        Refusal::NoTimeLimit(id) => (Code::FailedPrecondition, precondition("NO_TIME_LIMIT", id)),
+        Refusal::TooFewLeft { line, .. } => {
+            (Code::FailedPrecondition, precondition("TOO_FEW_LEFT", line))
+        }
+        Refusal::TooMany => (Code::ResourceExhausted, ErrorDetails::new()),
+    };
+    Status::with_error_details(code, message, details)
 }
 
 /// The instance stops while a call is under way.

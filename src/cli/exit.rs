@@ -9,10 +9,11 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed, for a reason that trying again does not cure
-  2  bad usage or bad input: flags, settings, a rules document, a file
-  3  not found: a channel, a SKU, a version of the rules
+  2  bad usage or bad input: flags, settings, a document, a file
+  3  not found: a channel, a SKU, a version of a document
   4  no server, or one that cannot take it now: try again
-  5  posted, but some movements were invalid or parked";
+  5  posted, but some movements were invalid or parked
+  6  refused: a reservation that stock does not cover";
 
 /// Exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Exit {
     Unavailable = 4,
     /// Some movements were invalid or parked.
     Partial = 5,
+    /// Stock does not cover a reservation.
+    Refused = 6,
 }
 
 /// Why a command failed: one line, what it is about, and what to do next.
@@ -161,7 +164,7 @@ impl From<tonic::Status> for Failure {
             ),
             Code::Aborted => (
                 Exit::Failed,
-                "somebody else was faster: look with `sellable rules get`".to_owned(),
+                "somebody else was faster: look what is in force now".to_owned(),
             ),
             Code::Unimplemented => (
                 Exit::Failed,

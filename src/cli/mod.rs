@@ -3,13 +3,17 @@
 //! Every command prints tables for people, and JSON with `--json`: one document, or one line for
 //! each element where there may be many. Exit codes are in [`exit`].
 
+pub mod authority;
 pub mod client;
 pub mod demo;
+pub mod document;
+pub mod exceptions;
 pub mod exit;
 pub mod operations;
 pub mod output;
 pub mod post;
 pub mod query;
+pub mod reserve;
 pub mod rules;
 pub mod serve;
 pub mod settings;
@@ -51,12 +55,21 @@ enum Command {
     /// Channel rules: read, check, compare, put in force
     #[command(after_help = rules::EXAMPLES)]
     Rules(rules::RulesArgs),
+    /// Source authority, who may post what: read, check, put in force
+    #[command(after_help = authority::EXAMPLES)]
+    Authority(authority::AuthorityArgs),
+    /// Reserve stock for a cart or an order, all of it or nothing
+    #[command(after_help = reserve::RESERVE_EXAMPLES)]
+    Reserve(reserve::ReserveArgs),
+    /// A reservation: look at it, confirm, extend, release
+    #[command(after_help = reserve::RESERVATION_EXAMPLES)]
+    Reservation(reserve::ReservationArgs),
     /// How the server stands
     #[command(after_help = operations::STATUS_EXAMPLES)]
     Status(operations::StatusArgs),
-    /// Parked movements, oldest first
-    #[command(after_help = operations::EXCEPTIONS_EXAMPLES)]
-    Exceptions(operations::ExceptionsArgs),
+    /// What needs a person, oldest first: facts that do not fit, and parked movements
+    #[command(after_help = exceptions::EXAMPLES)]
+    Exceptions(exceptions::ExceptionsArgs),
     /// Digest of the whole state, and the check that no unit was made or lost
     Digest(operations::DigestArgs),
     /// Print the settings: every key with its documentation, or the values in force
@@ -108,8 +121,11 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Query(args) => block_on(query::run(args, context)),
         Command::Explain(args) => block_on(query::explain(args, context)),
         Command::Rules(args) => block_on(rules::run(args, context)),
+        Command::Authority(args) => block_on(authority::run(args, context)),
         Command::Status(args) => block_on(operations::status(args, context)),
-        Command::Exceptions(args) => block_on(operations::exceptions(args, context)),
+        Command::Reserve(args) => block_on(reserve::reserve(args, context)),
+        Command::Reservation(args) => block_on(reserve::reservation(args, context)),
+        Command::Exceptions(args) => block_on(exceptions::run(args, context)),
         Command::Digest(args) => block_on(operations::digest(args, context)),
     }
 }
@@ -152,8 +168,20 @@ mod tests {
             "sellable rules diff rules.toml",
             "sellable rules get --version 4",
             "sellable rules check --offline rules.toml",
+            "sellable authority get --version 4 --json",
+            "sellable authority check --offline authority.toml",
+            "sellable authority put authority.toml --expect 4 --note test --actor me",
             "sellable status --wait 30",
             "sellable exceptions --kind stale --kind malformed --all",
+            "sellable exceptions --kind oversold --sku A --location dc --source wms --new",
+            "sellable exceptions ack 12ab --note seen --actor kim",
+            "sellable exceptions release 12ab --disposition vendor_return",
+            "sellable exceptions discard 12ab --json",
+            "sellable reserve --channel web A=1 B=2@dc --ttl 15m --id cart --split",
+            "sellable reservation get cart",
+            "sellable reservation confirm cart --id c1",
+            "sellable reservation extend cart --ttl 90s",
+            "sellable reservation release cart 1 2=3",
             "sellable digest",
             "sellable config --effective --shards 3 --json",
             "sellable completions bash",
@@ -172,8 +200,13 @@ mod tests {
             "sellable query --channel web",
             "sellable post",
             "sellable exceptions --kind nonsense",
+            "sellable exceptions --new ack 12ab",
+            "sellable reserve --channel web A",
+            "sellable reserve --channel web A=1 --ttl soon",
             "sellable demo --scale 0",
             "sellable serve --set shards",
+            "sellable authority put authority.toml --dry-run",
+            "sellable authority diff authority.toml",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

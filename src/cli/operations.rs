@@ -1,15 +1,15 @@
-//! `status`, `exceptions` and `digest`.
+//! `status` and `digest`.
 
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use super::{
     Context,
     client::Server,
     exit::{Exit, Failure},
-    output::{self, json_moment, json_original, kind_name, moment, number, span},
+    output::{self, json_moment, moment, number, span},
 };
 use crate::proto::v1 as pb;
 
@@ -19,15 +19,6 @@ Examples:
   sellable status
   sellable status --wait 60          until it is ready, e.g. in a script
   sellable status --json | jq .cells";
-
-/// Examples for `sellable exceptions --help`.
-pub const EXCEPTIONS_EXAMPLES: &str = "\
-Examples:
-  sellable exceptions
-  sellable exceptions --kind conflicting-duplicate --all --json | jq -r .id";
-
-/// Most exceptions in one answer of the server.
-const PAGE_MAX: u32 = 1_000;
 
 /// Arguments of `sellable status`.
 #[derive(Debug, Args)]
@@ -142,7 +133,7 @@ fn status_text(status: &pb::StatusResponse) -> String {
                 number(status.cells)
             ),
         ),
-        ("order lines", number(status.order_lines)),
+        ("lines", format!("{} followed", number(status.order_lines))),
         (
             "movements",
             format!(
@@ -190,128 +181,6 @@ fn status_json(status: &pb::StatusResponse) -> serde_json::Value {
     })
 }
 
-/// Kinds of exceptions, as they are written on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ExceptionKind {
-    Malformed,
-    ConflictingDuplicate,
-    Stale,
-}
-
-/// Arguments of `sellable exceptions`.
-#[derive(Debug, Args)]
-pub struct ExceptionsArgs {
-    /// Only of this kind; may be given several times
-    #[arg(long, value_enum)]
-    kind: Vec<ExceptionKind>,
-    /// At most so many
-    #[arg(long, default_value_t = 100, conflicts_with = "all")]
-    limit: u32,
-    /// However many there are
-    #[arg(long)]
-    all: bool,
-    #[command(flatten)]
-    server: Server,
-}
-
-/// Runs `sellable exceptions`.
-///
-/// # Errors
-/// If the server cannot answer.
-pub async fn exceptions(args: ExceptionsArgs, context: &Context) -> Result<Exit, Failure> {
-    let client = args.server.connect().await?;
-    let mut operations = client.operations();
-    let kinds: Vec<i32> = args
-        .kind
-        .iter()
-        .map(|kind| match kind {
-            ExceptionKind::Malformed => pb::ExceptionKind::Malformed.into(),
-            ExceptionKind::ConflictingDuplicate => pb::ExceptionKind::ConflictingDuplicate.into(),
-            ExceptionKind::Stale => pb::ExceptionKind::Stale.into(),
-        })
-        .collect();
-    let mut left = if args.all { u32::MAX } else { args.limit };
-    let mut rows = Vec::new();
-    let mut page_token = String::new();
-    let mut total = 0;
-    while left > 0 {
-        let request = client.request(pb::ListExceptionsRequest {
-            kinds: kinds.clone(),
-            page_size: left.min(PAGE_MAX),
-            page_token,
-        });
-        let page = operations.list_exceptions(request).await?.into_inner();
-        total = page.total;
-        left = left.saturating_sub(u32::try_from(page.exceptions.len()).unwrap_or(u32::MAX));
-        for exception in &page.exceptions {
-            if context.json {
-                output::print_json(&exception_json(exception))?;
-            } else {
-                rows.push(exception_row(exception));
-            }
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    if !context.json {
-        output::print(&exceptions_text(rows, total))?;
-    }
-    Ok(Exit::Done)
-}
-
-fn exceptions_text(rows: Vec<[String; 7]>, total: u64) -> String {
-    if rows.is_empty() {
-        return format!("{} open exceptions.\n", number(total));
-    }
-    let shown = rows.len() as u64;
-    let mut text = output::table(
-        [
-            "first seen",
-            "kind",
-            "source",
-            "id",
-            ">position",
-            ">times",
-            "reason",
-        ],
-        rows,
-    );
-    text.push_str(&match total.saturating_sub(shown) {
-        0 => format!("\n{} open exceptions.\n", number(total)),
-        more => format!("\n{} more; --all shows them.\n", number(more)),
-    });
-    text
-}
-
-fn exception_row(exception: &pb::Exception) -> [String; 7] {
-    [
-        moment(exception.first_seen.as_ref()),
-        kind_name(exception.kind),
-        exception.source.clone(),
-        exception.id.clone(),
-        format!("{}/{}", exception.position, exception.index),
-        number(exception.occurrences),
-        exception.reason.clone(),
-    ]
-}
-
-fn exception_json(exception: &pb::Exception) -> serde_json::Value {
-    json!({
-        "kind": kind_name(exception.kind),
-        "position": exception.position,
-        "index": exception.index,
-        "first_seen": json_moment(exception.first_seen.as_ref()),
-        "source": exception.source,
-        "id": exception.id,
-        "reason": exception.reason,
-        "occurrences": exception.occurrences,
-        "content_type": exception.content_type,
-        "original": json_original(exception),
-    })
-}
-
 /// Arguments of `sellable digest`.
 #[derive(Debug, Args)]
 pub struct DigestArgs {
@@ -346,7 +215,7 @@ pub async fn digest(args: DigestArgs, context: &Context) -> Result<Exit, Failure
             ("digest", digest.digest.clone()),
             ("position", number(digest.position)),
             ("cells", number(digest.cells)),
-            ("order lines", number(digest.order_lines)),
+            ("lines followed", number(digest.order_lines)),
             ("units", number(digest.units)),
             ("violations", number(digest.conservation_violations)),
         ]))?;

@@ -26,7 +26,7 @@ Examples:
   sellable serve --config /etc/sellable.toml --set journal.sync=interval
 
 SIGTERM or Ctrl-C drains: calls under way end, for at most `drain.grace_ms`. A second one does not
-wait. SIGHUP reads `rules.file` again.";
+wait. SIGHUP reads `rules.file` and `authority.file` again.";
 
 /// Longest replay of a log that the announcement waits for.
 const READY_WITHIN: Duration = Duration::from_secs(24 * 3_600);
@@ -81,10 +81,11 @@ impl From<AppError> for Failure {
             }
             AppError::Log(LogError::Unavailable(_)) => Failure::new(Exit::Unavailable, message),
             AppError::Log(LogError::Setup(_)) => Failure::usage(message),
-            AppError::Rules { .. } => {
-                Failure::usage(message).hint("correct it; `sellable rules check FILE` checks it")
+            AppError::Document { document, .. } => Failure::usage(message)
+                .hint(format!("correct it; `{}` checks it", document.command())),
+            AppError::NotPut { .. } => {
+                Failure::new(Exit::Unavailable, message).hint("start it again")
             }
-            AppError::NotPut(_) => Failure::new(Exit::Unavailable, message).hint("start it again"),
             AppError::Log(_) | AppError::Thread(_) | AppError::Server(_) => {
                 Failure::new(Exit::Failed, message)
             }

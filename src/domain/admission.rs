@@ -114,6 +114,11 @@ impl Admission {
         }
     }
 
+    /// Whether this is known with equal content. Remembers nothing.
+    pub fn is_repeat(&self, key: MovementKey, content: u64) -> bool {
+        self.ids.is_repeat(key, content)
+    }
+
     /// Brings what [`Admission::admit`] will read into the cache.
     #[inline]
     pub fn prefetch(&self, key: MovementKey) {

@@ -35,6 +35,29 @@ pub enum Account {
     ReturnExpected = 6,
 }
 
+impl Account {
+    /// The physical ones.
+    pub const PHYSICAL: [Account; 4] = [
+        Account::Good,
+        Account::Quarantined,
+        Account::Damaged,
+        Account::ReturnPending,
+    ];
+
+    /// The name of the account.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Account::Good => "good",
+            Account::Quarantined => "quarantined",
+            Account::Damaged => "damaged",
+            Account::ReturnPending => "return_pending",
+            Account::Reserved => "reserved",
+            Account::InTransit => "in_transit",
+            Account::ReturnExpected => "return_expected",
+        }
+    }
+}
+
 /// Number of accounts of a cell.
 pub const ACCOUNTS: usize = 7;
 
@@ -72,6 +95,14 @@ impl Balances {
     /// Good and not promised; negative if oversold.
     pub const fn free(&self) -> i64 {
         self.0[Account::Good as usize] - self.0[Account::Reserved as usize]
+    }
+
+    /// True if a person should look: oversold, or a physical balance below 0.
+    #[inline]
+    pub fn is_wrong(&self) -> bool {
+        let [good, quarantined, damaged, return_pending, reserved, ..] = self.0;
+        // The sign bit of any of them.
+        (good | quarantined | damaged | return_pending | (good - reserved)) < 0
     }
 
     /// True if there is nothing in any account.

@@ -3,14 +3,14 @@
 //! It is a sum over the parts of the state, so it depends neither on the order in which they are
 //! visited nor on how they are spread over shards.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, SubAssign};
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     balances::{Balances, LocationNames},
     keys::LineKey,
-    order_line::OrderLine,
+    lifecycle::{Line, Returns},
 };
 
 /// Sum of the hashes of the parts of a state.
@@ -20,6 +20,12 @@ pub struct Digest(pub u128);
 impl AddAssign for Digest {
     fn add_assign(&mut self, other: Self) {
         self.0 = self.0.wrapping_add(other.0);
+    }
+}
+
+impl SubAssign for Digest {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 = self.0.wrapping_sub(other.0);
     }
 }
 
@@ -50,13 +56,8 @@ impl Digester {
         self.finish()
     }
 
-    /// Of one order line.
-    pub fn order_line(
-        &mut self,
-        key: LineKey,
-        line: &OrderLine,
-        names: &impl LocationNames,
-    ) -> Digest {
+    /// Of one followed line.
+    pub fn line(&mut self, key: LineKey, line: &Line, names: &impl LocationNames) -> Digest {
         let mut digest = Digest::default();
         for (loc, net) in line.nets.iter().filter(|(_, net)| *net != 0) {
             self.start(b"net");
@@ -68,13 +69,39 @@ impl Digester {
         self.start(b"line");
         self.buffer.extend_from_slice(&key.get().to_le_bytes());
         for total in [
-            line.reserved,
-            line.released,
-            line.shipped,
-            line.released_anywhere,
+            line.opened,
+            line.withdrawn,
+            line.fulfilled,
+            line.withdrawn_anywhere,
+            line.until_us,
+            line.returned,
         ] {
             self.buffer.extend_from_slice(&total.to_le_bytes());
         }
+        digest += self.finish();
+        if let Some(returns) = line.returns.as_deref() {
+            digest += self.returns(key, returns, names);
+        }
+        digest
+    }
+
+    fn returns(&mut self, key: LineKey, returns: &Returns, names: &impl LocationNames) -> Digest {
+        let mut digest = Digest::default();
+        for there in &returns.at {
+            self.start(b"returned");
+            self.buffer.extend_from_slice(&key.get().to_le_bytes());
+            self.text(names.name(there.at));
+            for units in std::iter::once(there.received).chain(there.inspected) {
+                self.buffer.extend_from_slice(&units.to_le_bytes());
+            }
+            digest += self.finish();
+        }
+        self.start(b"return");
+        self.buffer.extend_from_slice(&key.get().to_le_bytes());
+        self.buffer
+            .extend_from_slice(&returns.refunded.to_le_bytes());
+        let order = returns.order.as_ref().map_or(0, |order| order.key.get());
+        self.buffer.extend_from_slice(&order.to_le_bytes());
         digest += self.finish();
         digest
     }

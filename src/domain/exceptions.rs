@@ -1,5 +1,12 @@
 //! Exceptions: business facts that need a person.
 
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    ops::Bound,
+};
+
+use super::{keys::LineKind, movement::TimeUs};
+
 /// Why a movement is parked: it is in the log, but not in the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -10,14 +17,20 @@ pub enum ParkedKind {
     ConflictingDuplicate = 2,
     /// Occurred before the time up to which ids have been forgotten.
     Stale = 3,
+    /// The source may not post such a movement, or not for that location.
+    UnauthorizedSource = 4,
+    /// An inspection without a disposition, or with an unknown one.
+    UnknownDisposition = 5,
 }
 
 impl ParkedKind {
     /// All kinds.
-    pub const ALL: [ParkedKind; 3] = [
+    pub const ALL: [ParkedKind; 5] = [
         ParkedKind::Malformed,
         ParkedKind::ConflictingDuplicate,
         ParkedKind::Stale,
+        ParkedKind::UnauthorizedSource,
+        ParkedKind::UnknownDisposition,
     ];
 
     /// The name of the kind.
@@ -26,6 +39,8 @@ impl ParkedKind {
             ParkedKind::Malformed => "malformed",
             ParkedKind::ConflictingDuplicate => "conflicting_duplicate",
             ParkedKind::Stale => "stale",
+            ParkedKind::UnauthorizedSource => "unauthorized_source",
+            ParkedKind::UnknownDisposition => "unknown_disposition",
         }
     }
 
@@ -34,12 +49,20 @@ impl ParkedKind {
         match self {
             ParkedKind::Malformed => "it cannot be read",
             ParkedKind::ConflictingDuplicate => {
-                "its id is known with other content, and the first to arrive counts; if both are \
-                 right, post this one under another id"
+                "its id is known with other content, and the first to arrive counts; release this \
+                 one too if both are right, else discard it"
             }
             ParkedKind::Stale => {
                 "it occurred before the time up to which ids have been forgotten, so it cannot be \
-                 proved new; if it is, post an adjustment under another id, dated now"
+                 proved new; release it if it is, else discard it"
+            }
+            ParkedKind::UnauthorizedSource => {
+                "the source authority does not let its source post it, or not for that location; \
+                 release it if it is right, or correct the authority and send it again"
+            }
+            ParkedKind::UnknownDisposition => {
+                "it has no disposition, or one that is not known; release it with one, or send it \
+                 again with one"
             }
         }
     }
@@ -52,4 +75,286 @@ pub enum Outcome {
     Applied,
     /// Not in the books; a person decides.
     Parked(ParkedKind),
+}
+
+/// Kinds of exceptions that are functions of the state: they open when facts do not fit each
+/// other, whatever the order they came in, and close when the missing fact arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum StateKind {
+    /// More is reserved of a cell than is good.
+    Oversold = 16,
+    /// A physical balance of a cell is below 0.
+    NegativeBalance = 17,
+    /// More was shipped of an order line than was reserved and not released.
+    ShippedBeyondReserved = 18,
+    /// More was received of a transfer line than was shipped and not written off.
+    TransferReceivedBeyondShipped = 19,
+    /// More was received of an inbound line than was expected and not cancelled.
+    ReceivedBeyondExpected = 20,
+    /// More was received of a return line than was authorized and not cancelled.
+    ReturnReceivedBeyondAuthorized = 21,
+    /// More was inspected of a return line at a location than was received there.
+    InspectedBeyondReceived = 22,
+    /// More was refunded of a return line than was received.
+    RefundedBeyondReceived = 23,
+    /// Returns name an order line with more units than it shipped.
+    ReturnedBeyondShipped = 24,
+    /// Supply is outstanding after its eta.
+    OverdueSupply = 25,
+}
+
+impl StateKind {
+    /// All kinds.
+    pub const ALL: [StateKind; 10] = [
+        StateKind::Oversold,
+        StateKind::NegativeBalance,
+        StateKind::ShippedBeyondReserved,
+        StateKind::TransferReceivedBeyondShipped,
+        StateKind::ReceivedBeyondExpected,
+        StateKind::ReturnReceivedBeyondAuthorized,
+        StateKind::InspectedBeyondReceived,
+        StateKind::RefundedBeyondReceived,
+        StateKind::ReturnedBeyondShipped,
+        StateKind::OverdueSupply,
+    ];
+
+    /// The name of the kind.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StateKind::Oversold => "oversold",
+            StateKind::NegativeBalance => "negative_balance",
+            StateKind::ShippedBeyondReserved => "shipped_beyond_reserved",
+            StateKind::TransferReceivedBeyondShipped => "transfer_received_beyond_shipped",
+            StateKind::ReceivedBeyondExpected => "received_beyond_expected",
+            StateKind::ReturnReceivedBeyondAuthorized => "return_received_beyond_authorized",
+            StateKind::InspectedBeyondReceived => "inspected_beyond_received",
+            StateKind::RefundedBeyondReceived => "refunded_beyond_received",
+            StateKind::ReturnedBeyondShipped => "returned_beyond_shipped",
+            StateKind::OverdueSupply => "overdue_supply",
+        }
+    }
+}
+
+/// Identity of an exception, the same on every instance: a hash of its kind and subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExceptionId(pub u128);
+
+impl std::fmt::Display for ExceptionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// What an exception is about: a cell and perhaps its condition, or a line of a document and
+/// perhaps a location. Empty where it does not apply.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Subject {
+    /// The SKU.
+    pub sku: Box<str>,
+    /// The location.
+    pub location: Box<str>,
+    /// Order, inbound delivery, transfer or return; of a negative balance, the condition.
+    pub document: Box<str>,
+    /// Its line.
+    pub line: Box<str>,
+    /// Of overdue supply, the kind of the document: a delivery and a transfer may have one number.
+    pub supply: Option<LineKind>,
+}
+
+impl Subject {
+    /// Identity of the exception of this kind about this.
+    pub fn id(&self, kind: StateKind) -> ExceptionId {
+        let mut bytes = Vec::with_capacity(128);
+        for text in [
+            kind.name(),
+            &self.sku,
+            &self.location,
+            &self.document,
+            &self.line,
+        ] {
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.push(0);
+        }
+        bytes.extend(self.supply.map(|kind| kind as u8));
+        ExceptionId(xxhash_rust::xxh3::xxh3_128(&bytes))
+    }
+}
+
+/// An open exception that is a function of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Its kind.
+    pub kind: StateKind,
+    /// What it is about.
+    pub subject: Subject,
+    /// By how many units facts do not fit; at least 1.
+    pub units: i64,
+    /// When it opened, by the log's time.
+    pub first_seen_us: TimeUs,
+    /// Who has seen it.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+impl Open {
+    /// What does not fit, in a sentence, and what closes it.
+    pub fn reason(&self) -> String {
+        let Self { subject, units, .. } = self;
+        let Subject {
+            sku,
+            location,
+            document,
+            line,
+            supply,
+        } = subject;
+        match self.kind {
+            StateKind::Oversold => format!(
+                "{units} more units of {sku} are reserved at {location} than are good there; \
+                 receive or find stock, or reassign or release orders"
+            ),
+            StateKind::NegativeBalance => format!(
+                "more units of {sku} left {document} at {location} than came in, by {units}; a \
+                 receipt is missing, or something was issued twice"
+            ),
+            StateKind::ShippedBeyondReserved => format!(
+                "{units} units of {sku} were shipped for order {document}, line {line}, beyond \
+                 what was reserved and not released"
+            ),
+            StateKind::TransferReceivedBeyondShipped => format!(
+                "{units} units of {sku} arrived of transfer {document}, line {line}, beyond what \
+                 was shipped and not written off; it may have been counted twice"
+            ),
+            StateKind::ReceivedBeyondExpected => format!(
+                "{units} units of {sku} arrived of inbound delivery {document}, line {line}, \
+                 beyond what was expected and not cancelled"
+            ),
+            StateKind::ReturnReceivedBeyondAuthorized => format!(
+                "{units} units of {sku} came back of return {document}, line {line}, beyond what \
+                 was authorized and not cancelled; it may have been received twice"
+            ),
+            StateKind::InspectedBeyondReceived => format!(
+                "{units} units of {sku} were inspected at {location} for return {document}, line \
+                 {line}, beyond what was received there"
+            ),
+            StateKind::RefundedBeyondReceived => format!(
+                "{units} units of {sku} were refunded for return {document}, line {line}, beyond \
+                 what was received"
+            ),
+            StateKind::ReturnedBeyondShipped => format!(
+                "returns name order {document}, line {line}, with {units} more units of {sku} \
+                 than were shipped; an RMA may have been issued twice"
+            ),
+            StateKind::OverdueSupply => {
+                let (supply, end) = match supply {
+                    Some(LineKind::Transfer) => ("transfer", "close"),
+                    _ => ("inbound delivery", "cancel"),
+                };
+                format!(
+                    "{units} units of {sku} of {supply} {document}, line {line}, are overdue; \
+                     receive or {end} them, or state a later eta"
+                )
+            }
+        }
+    }
+}
+
+/// A person has seen an exception.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Who.
+    pub actor: String,
+    /// When, by the log's time.
+    pub at_us: TimeUs,
+    /// What they noted.
+    pub note: String,
+}
+
+/// What a ledger finds out about an exception when it applies something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It is open, with this many units.
+    Open(Open),
+    /// It is not.
+    Closed(ExceptionId),
+}
+
+/// Open exceptions of a ledger, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenExceptions {
+    by_age: BTreeMap<(TimeUs, ExceptionId), Open>,
+    first_seen: HashMap<ExceptionId, TimeUs>,
+    counts: BTreeMap<StateKind, u64>,
+}
+
+impl OpenExceptions {
+    /// Takes what a ledger found out.
+    pub fn take(&mut self, finding: Finding) {
+        match finding {
+            Finding::Open(open) => {
+                let id = open.subject.id(open.kind);
+                let first_seen = self.first_seen.entry(id).or_insert(open.first_seen_us);
+                match self.by_age.entry((*first_seen, id)) {
+                    Entry::Occupied(known) => known.into_mut().units = open.units,
+                    Entry::Vacant(place) => {
+                        *self.counts.entry(open.kind).or_default() += 1;
+                        place.insert(open);
+                    }
+                }
+            }
+            Finding::Closed(id) => {
+                let Some(first_seen) = self.first_seen.remove(&id) else {
+                    return;
+                };
+                if let Some(closed) = self.by_age.remove(&(first_seen, id))
+                    && let Some(count) = self.counts.get_mut(&closed.kind)
+                {
+                    *count -= 1;
+                }
+            }
+        }
+    }
+
+    /// Notes that a person has seen one. False if it is not open.
+    pub fn acknowledge(&mut self, id: ExceptionId, acknowledged: Acknowledged) -> bool {
+        let Some(first_seen) = self.first_seen.get(&id) else {
+            return false;
+        };
+        let open = self.by_age.get_mut(&(*first_seen, id));
+        open.is_some_and(|open| {
+            open.acknowledged = Some(acknowledged);
+            true
+        })
+    }
+
+    /// Whether it is open.
+    pub fn contains(&self, id: ExceptionId) -> bool {
+        self.first_seen.contains_key(&id)
+    }
+
+    /// Those that come after `after`, oldest first.
+    pub fn after(
+        &self,
+        after: Option<(TimeUs, ExceptionId)>,
+    ) -> impl Iterator<Item = (&(TimeUs, ExceptionId), &Open)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_age.range((from, Bound::Unbounded))
+    }
+
+    /// How many there are, by kind.
+    pub fn counts(&self) -> &BTreeMap<StateKind, u64> {
+        &self.counts
+    }
+
+    /// When the oldest of each kind was first seen.
+    pub fn oldest(&self) -> BTreeMap<StateKind, TimeUs> {
+        let kinds = self.counts.values().filter(|count| **count > 0).count();
+        let mut oldest = BTreeMap::new();
+        for ((first_seen_us, _), open) in &self.by_age {
+            if oldest.len() == kinds {
+                break;
+            }
+            oldest.entry(open.kind).or_insert(*first_seen_us);
+        }
+        oldest
+    }
 }

@@ -15,14 +15,39 @@ const SEPARATOR: u8 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MovementKey(pub u128);
 
-/// Identity of an order line: its (order, line, SKU).
+/// Identity of a followed line: its (kind, document, line, SKU).
 ///
 /// The SKU belongs to it, because what the line claims lies on that SKU's cells; a substitution
-/// is another SKU under the same line, and each is followed for itself.
+/// is another SKU under the same line, and each is followed for itself. The kind is kept in the
+/// two lowest bits of the second half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LineKey(pub [u64; 2]);
 
+/// Kinds of documents whose lines are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum LineKind {
+    /// Of a customer's order.
+    Order = 0,
+    /// Of an inbound delivery: purchase order, advance ship notice.
+    Inbound = 1,
+    /// Of a transfer between our own locations.
+    Transfer = 2,
+    /// Of a customer's return.
+    Return = 3,
+}
+
 impl LineKey {
+    /// The kind of the document.
+    pub const fn kind(self) -> LineKind {
+        match self.0[1] & 3 {
+            0 => LineKind::Order,
+            1 => LineKind::Inbound,
+            2 => LineKind::Transfer,
+            _ => LineKind::Return,
+        }
+    }
+
     /// The key as one number.
     pub const fn get(self) -> u128 {
         (self.0[0] as u128) | ((self.0[1] as u128) << 64)
@@ -64,10 +89,10 @@ impl Keyer {
         MovementKey(self.hash(&[source, id]))
     }
 
-    /// Key of an order line.
-    pub fn line(&mut self, order: &str, line: &str, sku: &str) -> LineKey {
-        let hash = self.hash(&[order, line, sku]);
-        LineKey([hash as u64, (hash >> 64) as u64])
+    /// Key of a line.
+    pub fn line(&mut self, kind: LineKind, document: &str, line: &str, sku: &str) -> LineKey {
+        let hash = self.hash(&[document, line, sku]);
+        LineKey([hash as u64, (hash >> 64) as u64 & !3 | kind as u64])
     }
 
     /// Hash of everything a movement says beside its key: tells a repeat from a conflict.
@@ -81,72 +106,7 @@ impl Keyer {
         put(b, movement.correlation_id);
         put(b, movement.reference);
         put(b, movement.actor);
-        match movement.kind {
-            Kind::Received {
-                location,
-                condition,
-            } => {
-                put(b, location);
-                b.push(condition as u8);
-            }
-            Kind::Issued {
-                location,
-                condition,
-                reason,
-            } => {
-                put(b, location);
-                b.extend_from_slice(&[condition as u8, reason as u8]);
-            }
-            Kind::Reclassified { location, from, to } => {
-                put(b, location);
-                b.extend_from_slice(&[from as u8, to as u8]);
-            }
-            Kind::Adjusted {
-                location,
-                condition,
-                reason,
-            } => {
-                put(b, location);
-                b.push(condition as u8);
-                put(b, reason);
-            }
-            Kind::Reserved {
-                order,
-                line,
-                location,
-                channel,
-            } => [order, line, location, channel]
-                .iter()
-                .for_each(|text| put(b, text)),
-            Kind::Released {
-                order,
-                line,
-                location,
-            } => [order, line, location.unwrap_or("")]
-                .iter()
-                .for_each(|text| put(b, text)),
-            Kind::Reassigned {
-                order,
-                line,
-                from,
-                to,
-            } => [order, line, from, to].iter().for_each(|text| put(b, text)),
-            Kind::Picked {
-                order,
-                line,
-                location,
-            }
-            | Kind::Packed {
-                order,
-                line,
-                location,
-            }
-            | Kind::Shipped {
-                order,
-                line,
-                location,
-            } => [order, line, location].iter().for_each(|text| put(b, text)),
-        }
+        put_kind(b, &movement.kind);
         xxh3_64(b)
     }
 
@@ -162,4 +122,159 @@ impl Keyer {
 fn put(buffer: &mut Vec<u8>, text: &str) {
     buffer.extend_from_slice(text.as_bytes());
     buffer.push(SEPARATOR);
+}
+
+/// Everything that a kind says. What was added to a kind later is only put if it is there, so
+/// that the content of what was said before stays the same.
+fn put_kind(b: &mut Vec<u8>, kind: &Kind<'_>) {
+    let texts = |b: &mut Vec<u8>, texts: &[&str]| texts.iter().for_each(|text| put(b, text));
+    let time = |b: &mut Vec<u8>, time: Option<i64>| {
+        if let Some(us) = time {
+            b.extend_from_slice(&us.to_le_bytes());
+        }
+    };
+    match *kind {
+        Kind::Received {
+            location,
+            condition,
+            inbound,
+        } => {
+            put(b, location);
+            b.push(condition as u8);
+            if let Some((inbound, line)) = inbound {
+                texts(b, &[inbound, line]);
+            }
+        }
+        Kind::Issued {
+            location,
+            condition,
+            reason,
+        } => {
+            put(b, location);
+            b.extend_from_slice(&[condition as u8, reason as u8]);
+        }
+        Kind::Reclassified { location, from, to } => {
+            put(b, location);
+            b.extend_from_slice(&[from as u8, to as u8]);
+        }
+        Kind::Adjusted {
+            location,
+            condition,
+            reason,
+        } => {
+            put(b, location);
+            b.push(condition as u8);
+            put(b, reason);
+        }
+        Kind::Reserved {
+            order,
+            line,
+            location,
+            channel,
+            expires_us,
+        } => {
+            texts(b, &[order, line, location, channel]);
+            time(b, expires_us);
+        }
+        Kind::Released {
+            order,
+            line,
+            location,
+        } => texts(b, &[order, line, location.unwrap_or("")]),
+        Kind::Reassigned {
+            order,
+            line,
+            from,
+            to,
+        } => texts(b, &[order, line, from, to]),
+        Kind::Picked {
+            order,
+            line,
+            location,
+        }
+        | Kind::Packed {
+            order,
+            line,
+            location,
+        }
+        | Kind::Shipped {
+            order,
+            line,
+            location,
+        } => texts(b, &[order, line, location]),
+        Kind::InboundExpected {
+            inbound,
+            line,
+            location,
+            eta_us,
+        } => {
+            texts(b, &[inbound, line, location]);
+            time(b, eta_us);
+        }
+        Kind::InboundCancelled {
+            inbound: document,
+            line,
+        }
+        | Kind::TransferClosed {
+            transfer: document,
+            line,
+        }
+        | Kind::ReturnCancelled {
+            rma: document,
+            line,
+        } => texts(b, &[document, line]),
+        Kind::TransferShipped {
+            transfer,
+            line,
+            from,
+            to,
+            eta_us,
+        } => {
+            texts(b, &[transfer, line, from, to]);
+            time(b, eta_us);
+        }
+        Kind::TransferReceived {
+            transfer,
+            line,
+            location,
+            condition,
+        } => {
+            texts(b, &[transfer, line, location]);
+            b.push(condition as u8);
+        }
+        Kind::ReturnAuthorized {
+            rma,
+            line,
+            location,
+            order,
+        } => {
+            texts(b, &[rma, line, location]);
+            if let Some((order, order_line)) = order {
+                texts(b, &[order, order_line]);
+            }
+        }
+        Kind::ReturnReceived {
+            rma,
+            line,
+            location,
+        } => texts(b, &[rma, line, location]),
+        Kind::ReturnInspected {
+            rma,
+            line,
+            location,
+            disposition,
+        } => {
+            texts(b, &[rma, line, location]);
+            b.push(disposition.map_or(0, |disposition| disposition as u8));
+        }
+        Kind::ReturnRefunded {
+            rma,
+            line,
+            amount,
+            currency,
+        } => {
+            texts(b, &[rma, line, currency]);
+            b.extend_from_slice(&amount.to_le_bytes());
+        }
+    }
 }

@@ -1,11 +1,17 @@
-//! The ledger: applies postings to the books and follows the order lines.
+//! The ledger: applies postings to the books, follows the lines of documents, and finds out what
+//! does not fit.
+
+use std::collections::BTreeMap;
 
 use super::{
     balances::{Account, Balances, Loc, LocationNames},
     digest::{Digest, Digester},
-    keys::{LineKey, SkuHash},
-    lines::Lines,
-    posting::{Effect, Milestone, Posting},
+    exceptions::{Finding, Open, StateKind, Subject},
+    keys::{Keyer, LineKey, LineKind, SkuHash},
+    lifecycle::{Claims, Line, Misfits, ReturnedLine, has_expired},
+    lines::{Change, Lines, PARTS, minute_of},
+    movement::TimeUs,
+    posting::{Effect, Milestone, NEVER_US, Posting, UNSTATED_US},
 };
 
 /// A change of one cell, in units.
@@ -24,7 +30,12 @@ pub struct CellChange {
 pub trait Books {
     /// Adds `changes` to the cells of a SKU, all at once for any reader, and `net_in` to what
     /// came in from outside less what went out. Cells and SKUs that are not there begin at 0.
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64);
+    ///
+    /// Tells whether any of these cells is, or was before, one that [`Balances::is_wrong`].
+    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool;
+
+    /// The balances of a cell; 0 if there is none.
+    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances;
 
     /// Brings the place of a SKU in the index into the cache.
     fn prefetch_index(&self, _sku: SkuHash) {}
@@ -36,22 +47,53 @@ pub trait Books {
     fn prefetch_cell(&self, _sku: SkuHash, _at: Loc) {}
 }
 
-/// Units that crossed the border to outside, for the check of double entry.
+/// What a posting is about, by name: keys are enough to apply it, but a person who has to look at
+/// an exception needs names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Outside {
-    /// Units that came in.
-    pub units_in: i128,
-    /// Units that went out.
-    pub units_out: i128,
+pub struct Names<'a> {
+    /// The SKU.
+    pub sku: &'a str,
+    /// Document and line that it is a milestone of; empty if it is of none.
+    pub document: (&'a str, &'a str),
+    /// The order and its line that an authorized return is for.
+    pub order: Option<(&'a str, &'a str)>,
 }
 
-/// A ledger: books and lifecycles.
-#[derive(Debug, Default)]
+impl<'a> Names<'a> {
+    /// Of a posting that is no milestone.
+    pub const fn sku(sku: &'a str) -> Self {
+        Self {
+            sku,
+            document: ("", ""),
+            order: None,
+        }
+    }
+}
+
+/// What is to happen when the log's time comes: an order line expires, or supply is overdue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Timer {
+    sku: Box<str>,
+    /// Only of supply, for the exception.
+    document: Box<str>,
+    line: Box<str>,
+}
+
+/// A ledger: books and lifecycles, at a time of the log.
+#[derive(Debug)]
 pub struct Ledger<B> {
     books: B,
     lines: Lines,
-    outside: Outside,
+    /// By time, of all lines that have one to come and claim something.
+    timers: BTreeMap<(TimeUs, LineKey), Timer>,
+    now_us: TimeUs,
+    retain_minutes: u32,
+    findings: Vec<Finding>,
+    keyer: Keyer,
 }
+
+/// How long settled lines are kept, unless it is said: as long as ids.
+const RETAIN_US: i64 = super::admission::Horizon::DEFAULT.us;
 
 impl<B: Books> Ledger<B> {
     /// A ledger with these books, which must be empty.
@@ -59,69 +101,419 @@ impl<B: Books> Ledger<B> {
         Self {
             books,
             lines: Lines::default(),
-            outside: Outside::default(),
+            timers: BTreeMap::new(),
+            now_us: 0,
+            retain_minutes: minute_of(RETAIN_US),
+            findings: Vec::new(),
+            keyer: Keyer::new(),
+        }
+    }
+
+    /// Keeps settled lines for `us` microseconds after their last change, a minute at least.
+    #[must_use]
+    pub fn retaining(mut self, us: i64) -> Self {
+        self.retain_minutes = minute_of(us).max(1);
+        self
+    }
+
+    /// The log's time.
+    pub fn now_us(&self) -> TimeUs {
+        self.now_us
+    }
+
+    /// The next time at which something happens by itself.
+    pub fn next_timer_us(&self) -> Option<TimeUs> {
+        self.timers.first_key_value().map(|((us, _), _)| *us)
+    }
+
+    /// What was found out since this was last asked.
+    pub fn take_findings(&mut self) -> std::vec::Drain<'_, Finding> {
+        self.findings.drain(..)
+    }
+
+    /// Whether anything was found out since.
+    pub fn has_findings(&self) -> bool {
+        !self.findings.is_empty()
+    }
+
+    /// The log's time moves on: lines expire, supply is overdue, settled lines are retired. To be
+    /// called before what has that time is applied. Time never steps back.
+    #[inline]
+    pub fn advance(&mut self, now_us: TimeUs, names: &impl LocationNames) {
+        if now_us > self.now_us {
+            self.advance_to(now_us, names);
+        }
+    }
+
+    fn advance_to(&mut self, now_us: TimeUs, names: &impl LocationNames) {
+        let before_us = self.now_us;
+        while let Some(first) = self.timers.first_entry()
+            && first.key().0 <= now_us
+        {
+            let ((at_us, key), timer) = first.remove_entry();
+            self.fire(key, &timer, at_us, names);
+        }
+        self.now_us = now_us;
+        self.retire(minute_of(before_us), minute_of(now_us));
+    }
+
+    fn fire(&mut self, key: LineKey, timer: &Timer, at_us: TimeUs, names: &impl LocationNames) {
+        // At the time before, it was not over yet.
+        let claims = self.lines.claims(key, self.now_us, names);
+        let sku = SkuHash::of(&timer.sku);
+        if key.kind() == LineKind::Order {
+            let mut changes = Changes::default();
+            changes.claims(LineKind::Order, &claims, -1);
+            self.post(sku, &timer.sku, &changes.0, 0, names);
+        } else {
+            let units = claims.iter().map(|(_, units)| units).sum();
+            let subject = Subject {
+                sku: timer.sku.clone(),
+                document: timer.document.clone(),
+                line: timer.line.clone(),
+                supply: Some(key.kind()),
+                ..Subject::default()
+            };
+            self.findings.push(Finding::Open(Open {
+                kind: StateKind::OverdueSupply,
+                subject,
+                units,
+                // When it was due, not when that was noticed: how far the time went on at once is
+                // no matter of the log.
+                first_seen_us: at_us,
+                acknowledged: None,
+            }));
+        }
+    }
+
+    /// One part of the lines each minute, so that which lines are there at a position of the log
+    /// depends on nothing but the log.
+    fn retire(&mut self, before: u32, now: u32) {
+        let parts = PARTS as u32;
+        for minute in (before + 1).max((now + 1).saturating_sub(parts))..=now {
+            let part = (minute % parts) as usize;
+            self.lines.retire(part, minute, self.retain_minutes);
         }
     }
 
     /// Applies one posting. A fact is never refused: the goods moved.
-    pub fn apply(&mut self, posting: &Posting, sku: &str, names: &impl LocationNames) {
+    pub fn apply(&mut self, posting: &Posting, about: Names<'_>, names: &impl LocationNames) {
         let units = i64::from(posting.quantity);
+        let sku = about.sku;
         match posting.effect {
-            Effect::In { at, to } => self.physical(posting, sku, at, to, units),
-            Effect::Out { at, from } => self.physical(posting, sku, at, from, -units),
+            Effect::In { at, to } => {
+                let by = Balances::of(to, units);
+                self.post(posting.sku, sku, &[CellChange { at, by }], units, names);
+            }
+            Effect::Out { at, from } => {
+                let by = Balances::of(from, -units);
+                self.post(posting.sku, sku, &[CellChange { at, by }], -units, names);
+            }
             Effect::Within { at, from, to } => {
                 let mut by = Balances::of(from, -units);
                 by[to] += units;
-                self.books
-                    .post(posting.sku, sku, &[CellChange { at, by }], 0);
+                self.post(posting.sku, sku, &[CellChange { at, by }], 0, names);
             }
-            Effect::OrderLine { line, milestone } => {
-                self.order_line(posting, sku, line, milestone, units, names);
+            Effect::Line { line, milestone } => {
+                self.line(posting.sku, line, milestone, units, about, names);
             }
-            Effect::None => self.books.post(posting.sku, sku, &[], 0),
+            Effect::None => {
+                self.post(posting.sku, sku, &[], 0, names);
+            }
         }
     }
 
-    fn physical(&mut self, posting: &Posting, sku: &str, at: Loc, account: Account, units: i64) {
-        self.count_outside(units);
-        let by = Balances::of(account, units);
-        self.books
-            .post(posting.sku, sku, &[CellChange { at, by }], units);
-    }
-
-    fn order_line(
+    fn line(
         &mut self,
-        posting: &Posting,
-        sku: &str,
+        sku: SkuHash,
         key: LineKey,
         milestone: Milestone,
         units: i64,
+        about: Names<'_>,
         names: &impl LocationNames,
     ) {
-        let (before, after) = self.lines.record(key, milestone, units, names);
-        let mut changes = Changes::default();
-        for (at, claim) in before {
-            changes.add(at, Account::Reserved, -claim);
+        if key.kind() == LineKind::Return {
+            return self.return_line(sku, key, milestone, units, about, names);
         }
-        for (at, claim) in after {
-            changes.add(at, Account::Reserved, claim);
-        }
+        let change = self.lines.record(key, milestone, units, self.now_us, names);
+        let mut changes = Changes::of(key.kind(), &change);
         let mut net_in = 0;
-        if let Milestone::Shipped(at) = milestone {
-            changes.add(at, Account::Good, -units);
-            self.count_outside(-units);
-            net_in = -units;
+        match milestone {
+            Milestone::Shipped(at) | Milestone::Dispatched { from: at, .. } => {
+                changes.add(at, Account::Good, -units);
+                net_in = -units;
+            }
+            Milestone::Received { at, to } | Milestone::Arrived { at, to } => {
+                changes.add(at, to, units);
+                net_in = units;
+            }
+            _ => {}
         }
-        changes.0.retain(|change| !change.by.is_zero());
+        self.settle(key, &change, about);
         // Also if nothing changes: whether a SKU is known must not depend on the order of facts.
-        self.books.post(posting.sku, sku, &changes.0, net_in);
+        self.post(sku, about.sku, changes.non_zero(), net_in, names);
     }
 
-    fn count_outside(&mut self, units: i64) {
-        if units >= 0 {
-            self.outside.units_in += i128::from(units);
+    /// What expired of an order line is released for good: a command that reserves for the same
+    /// line must not bring back what others may have had since.
+    pub fn release_expired(
+        &mut self,
+        sku: SkuHash,
+        key: LineKey,
+        about: Names<'_>,
+        names: &impl LocationNames,
+    ) {
+        let line = self.lines.get(key);
+        let expired = line.filter(|line| has_expired(key.kind(), line.until_us, self.now_us));
+        for (at, units) in expired.iter().flat_map(|line| line.claims(names)) {
+            let milestone = Milestone::Released(Some(at));
+            self.line(sku, key, milestone, units, about, names);
+        }
+    }
+
+    /// Gives an order line more time, if that is later than what was stated before.
+    pub fn prolong(
+        &mut self,
+        sku: SkuHash,
+        key: LineKey,
+        until_us: TimeUs,
+        about: Names<'_>,
+        names: &impl LocationNames,
+    ) {
+        let change = self.lines.change_full(key, self.now_us, names, |line| {
+            line.until_us = line.until_us.max(until_us);
+        });
+        let mut changes = Changes::of(key.kind(), &change);
+        self.settle(key, &change, about);
+        self.post(sku, about.sku, changes.non_zero(), 0, names);
+    }
+
+    fn return_line(
+        &mut self,
+        sku: SkuHash,
+        key: LineKey,
+        milestone: Milestone,
+        units: i64,
+        about: Names<'_>,
+        names: &impl LocationNames,
+    ) {
+        let at = match milestone {
+            Milestone::Returned(at) | Milestone::Inspected { at, .. } => Some(at),
+            _ => None,
+        };
+        let order = about.order.map(|(order, line)| ReturnedLine {
+            key: self.keyer.line(LineKind::Order, order, line, about.sku),
+            order: order.into(),
+            line: line.into(),
+        });
+        let mut link = [None, None];
+        let mut there = None;
+        let change = if at.is_none() && order.is_none() && milestone != Milestone::Refunded {
+            // Of the core alone: it may stay compact. One that is in full form may be linked.
+            let before = self.linked(key);
+            let change = self.lines.record(key, milestone, units, self.now_us, names);
+            link = [before, self.linked(key)];
+            change
         } else {
-            self.outside.units_out -= i128::from(units);
+            self.lines.change_full(key, self.now_us, names, |line| {
+                link[0] = link_of(line);
+                let before = at.map(|at| line.at(at));
+                line.record(milestone, units);
+                if let Some(order) = order {
+                    let known = &mut line.returns.get_or_insert_default().order;
+                    if known.as_ref().is_none_or(|known| known.key < order.key) {
+                        *known = Some(order);
+                    }
+                }
+                link[1] = link_of(line);
+                there = before.zip(at.map(|at| line.at(at)));
+            })
+        };
+        let mut changes = Changes::of(LineKind::Return, &change);
+        let mut net_in = 0;
+        if let Some((before, after)) = there {
+            let (old, new) = (before.balances(), after.balances());
+            net_in = new.on_hand() - old.on_hand();
+            changes.balances(after.at, &old, -1);
+            changes.balances(after.at, &new, 1);
+            let [was, is] = [before, after].map(|there| there.inspected_beyond());
+            self.found(StateKind::InspectedBeyondReceived, was, is, || Subject {
+                location: names.name(after.at).into(),
+                ..line_subject(about)
+            });
+        }
+        self.settle(key, &change, about);
+        self.post(sku, about.sku, changes.non_zero(), net_in, names);
+        self.relink(about.sku, link, names);
+    }
+
+    fn linked(&self, key: LineKey) -> Option<(ReturnedLine, i64)> {
+        self.lines.get(key).as_ref().and_then(link_of)
+    }
+
+    /// An order line knows how many units return lines name as theirs.
+    fn relink(
+        &mut self,
+        sku: &str,
+        [before, after]: [Option<(ReturnedLine, i64)>; 2],
+        names: &impl LocationNames,
+    ) {
+        if before == after {
+            return;
+        }
+        for (linked, sign) in [(before, -1), (after, 1)] {
+            let Some((order, units)) = linked else {
+                continue;
+            };
+            let change = self
+                .lines
+                .change_full(order.key, self.now_us, names, |line| {
+                    line.returned += sign * units;
+                });
+            let about = Names {
+                sku,
+                document: (&order.order, &order.line),
+                order: None,
+            };
+            self.misfits(LineKind::Order, &change, about);
+        }
+    }
+
+    /// Keeps timers and exceptions as a changed line has them.
+    #[inline]
+    fn settle(&mut self, key: LineKey, change: &Change, about: Names<'_>) {
+        let (before, after) = (&change.before, &change.after);
+        if before.until_us != UNSTATED_US || after.until_us != UNSTATED_US {
+            self.keep_timer(key, change, about);
+        }
+        if before.misfits != Misfits::default() || after.misfits != Misfits::default() {
+            self.misfits(key.kind(), change, about);
+        }
+    }
+
+    fn keep_timer(&mut self, key: LineKey, change: &Change, about: Names<'_>) {
+        let is_order = key.kind() == LineKind::Order;
+        // What is due by a time is overdue just after it.
+        let due = |until_us: TimeUs| {
+            let stated = until_us != UNSTATED_US && until_us != NEVER_US;
+            let at_us = if is_order {
+                until_us
+            } else {
+                until_us.saturating_add(1)
+            };
+            (stated && at_us > self.now_us).then_some(at_us)
+        };
+        let open = |claims: &Claims| !claims.is_empty();
+        let before = due(change.before.until_us).filter(|_| open(&change.before.claims));
+        let after = due(change.after.until_us).filter(|_| open(&change.after.claims));
+        if before == after {
+            return;
+        }
+        if let Some(us) = before {
+            self.timers.remove(&(us, key));
+        }
+        if let Some(us) = after {
+            let (document, line) = if is_order { ("", "") } else { about.document };
+            let timer = Timer {
+                sku: about.sku.into(),
+                document: document.into(),
+                line: line.into(),
+            };
+            self.timers.insert((us, key), timer);
+        }
+    }
+
+    #[cold]
+    fn misfits(&mut self, kind: LineKind, change: &Change, about: Names<'_>) {
+        let (before, after) = (change.before.misfits, change.after.misfits);
+        let beyond = match kind {
+            LineKind::Order => StateKind::ShippedBeyondReserved,
+            LineKind::Inbound => StateKind::ReceivedBeyondExpected,
+            LineKind::Transfer => StateKind::TransferReceivedBeyondShipped,
+            LineKind::Return => StateKind::ReturnReceivedBeyondAuthorized,
+        };
+        for (kind, was, is) in [
+            (beyond, before.beyond, after.beyond),
+            (
+                StateKind::ReturnedBeyondShipped,
+                before.returned,
+                after.returned,
+            ),
+            (
+                StateKind::RefundedBeyondReceived,
+                before.refunded,
+                after.refunded,
+            ),
+        ] {
+            self.found(kind, was, is, || line_subject(about));
+        }
+        let (was, is) = (before.overdue, after.overdue);
+        self.found(StateKind::OverdueSupply, was, is, || Subject {
+            supply: Some(kind),
+            ..line_subject(about)
+        });
+    }
+
+    fn found(&mut self, kind: StateKind, was: i64, is: i64, subject: impl FnOnce() -> Subject) {
+        if was == is {
+            return;
+        }
+        let subject = subject();
+        self.findings.push(if is == 0 {
+            Finding::Closed(subject.id(kind))
+        } else {
+            Finding::Open(Open {
+                kind,
+                subject,
+                units: is,
+                first_seen_us: self.now_us,
+                acknowledged: None,
+            })
+        });
+    }
+
+    #[inline]
+    fn post(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        net_in: i64,
+        names: &impl LocationNames,
+    ) {
+        if self.books.post(sku, name, changes, net_in) {
+            self.review(sku, name, changes, names);
+        }
+    }
+
+    /// Looks at cells that are wrong, or were.
+    #[cold]
+    fn review(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        names: &impl LocationNames,
+    ) {
+        for change in changes {
+            let after = self.books.balances(sku, name, change.at);
+            let mut before = after;
+            for (units, by) in before.0.iter_mut().zip(change.by.0) {
+                *units -= by;
+            }
+            let subject = |condition: &str| Subject {
+                sku: name.into(),
+                location: names.name(change.at).into(),
+                document: condition.into(),
+                ..Subject::default()
+            };
+            let [was, is] = [before, after].map(|balances| (-balances.free()).max(0));
+            self.found(StateKind::Oversold, was, is, || subject(""));
+            for account in Account::PHYSICAL {
+                let [was, is] = [before, after].map(|balances| (-balances[account]).max(0));
+                let subject = || subject(account.name());
+                self.found(StateKind::NegativeBalance, was, is, subject);
+            }
         }
     }
 
@@ -140,7 +532,7 @@ impl<B: Books> Ledger<B> {
             self.books.prefetch_sku(posting.sku);
         }
         for posting in postings.clone() {
-            if let Effect::OrderLine { line, .. } = posting.effect {
+            if let Effect::Line { line, .. } = posting.effect {
                 self.lines.touch(line);
             }
         }
@@ -161,24 +553,33 @@ impl<B: Books> Ledger<B> {
         &mut self.books
     }
 
-    /// The order lines.
+    /// The followed lines.
     pub fn lines(&self) -> &Lines {
         &self.lines
     }
 
-    /// What crossed the border to outside.
-    pub fn outside(&self) -> Outside {
-        self.outside
-    }
-
-    /// Digest of the order lines.
+    /// Digest of the followed lines.
     pub fn lines_digest(&self, names: &impl LocationNames) -> Digest {
         let mut digester = Digester::default();
         let mut digest = Digest::default();
         self.lines
-            .for_each(|key, line| digest += digester.order_line(key, line, names));
+            .for_each(|key, line| digest += digester.line(key, line, names));
         digest
     }
+}
+
+fn line_subject(about: Names<'_>) -> Subject {
+    Subject {
+        sku: about.sku.into(),
+        document: about.document.0.into(),
+        line: about.document.1.into(),
+        ..Subject::default()
+    }
+}
+
+fn link_of(line: &Line) -> Option<(ReturnedLine, i64)> {
+    let order = line.returns.as_deref()?.order.clone()?;
+    Some((order, line.claimed_back()))
 }
 
 /// Changes of a few cells, one entry for each.
@@ -186,6 +587,34 @@ impl<B: Books> Ledger<B> {
 struct Changes(smallvec::SmallVec<[CellChange; 2]>);
 
 impl Changes {
+    /// What a line claims now, and no longer claims.
+    #[inline]
+    fn of(kind: LineKind, change: &Change) -> Self {
+        let mut changes = Self::default();
+        changes.claims(kind, &change.before.claims, -1);
+        changes.claims(kind, &change.after.claims, 1);
+        changes
+    }
+
+    #[inline]
+    fn claims(&mut self, kind: LineKind, claims: &Claims, sign: i64) {
+        for (at, units) in claims {
+            self.add(*at, kind.account(), sign * units);
+        }
+    }
+
+    fn balances(&mut self, at: Loc, balances: &Balances, sign: i64) {
+        for account in Account::PHYSICAL {
+            self.add(at, account, sign * balances[account]);
+        }
+    }
+
+    fn non_zero(&mut self) -> &[CellChange] {
+        self.0.retain(|change| !change.by.is_zero());
+        &self.0
+    }
+
+    #[inline]
     fn add(&mut self, at: Loc, account: Account, units: i64) {
         match self.0.iter_mut().find(|change| change.at == at) {
             Some(change) => change.by[account] += units,
@@ -207,11 +636,21 @@ pub struct PlainBooks {
 }
 
 impl Books for PlainBooks {
-    fn post(&mut self, _sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) {
+    fn post(&mut self, _sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
+        let mut wrong = false;
         for change in changes {
-            *self.cells.entry((name.to_owned(), change.at)).or_default() += change.by;
+            let cell = self.cells.entry((name.to_owned(), change.at)).or_default();
+            wrong |= cell.is_wrong();
+            *cell += change.by;
+            wrong |= cell.is_wrong();
         }
         *self.net_in.entry(name.to_owned()).or_default() += net_in;
+        wrong
+    }
+
+    fn balances(&self, _sku: SkuHash, name: &str, at: Loc) -> Balances {
+        let cell = self.cells.get(&(name.to_owned(), at));
+        cell.copied().unwrap_or_default()
     }
 }
 

@@ -6,17 +6,20 @@
 //! [`ledger::Ledger`] to its [`ledger::Books`].
 
 pub mod admission;
+pub mod authority;
 pub mod balances;
 pub mod digest;
+pub mod document;
 pub mod exceptions;
 pub mod keys;
 pub mod ledger;
+pub mod lifecycle;
 pub mod lines;
 pub mod movement;
-pub mod order_line;
 pub mod posting;
 mod prefetch;
 pub mod remembered;
+pub mod reserve;
 pub mod rules;
 
 pub(crate) use prefetch::read as prefetch;

@@ -60,6 +60,24 @@ pub enum IssueReason {
     Other = 4,
 }
 
+/// What becomes of returned units after their inspection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Disposition {
+    /// Sellable again: good.
+    Restock = 1,
+    /// Quarantined, until it is as new.
+    Refurbish = 2,
+    /// Quarantined: on hold.
+    Quarantine = 3,
+    /// Quarantined, until it is sent back to the supplier.
+    VendorReturn = 4,
+    /// Damaged: sold off elsewhere.
+    Liquidate = 5,
+    /// Destroyed: leaves the books.
+    Scrap = 6,
+}
+
 /// What happened; the names and effects are those of `proto/sellable/v1/movement.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are documented in the contract")]
@@ -67,6 +85,8 @@ pub enum Kind<'a> {
     Received {
         location: &'a str,
         condition: Condition,
+        /// Inbound delivery and its line.
+        inbound: Option<(&'a str, &'a str)>,
     },
     Issued {
         location: &'a str,
@@ -88,6 +108,8 @@ pub enum Kind<'a> {
         line: &'a str,
         location: &'a str,
         channel: &'a str,
+        /// `None`: never.
+        expires_us: Option<TimeUs>,
     },
     Released {
         order: &'a str,
@@ -114,6 +136,64 @@ pub enum Kind<'a> {
         order: &'a str,
         line: &'a str,
         location: &'a str,
+    },
+    InboundExpected {
+        inbound: &'a str,
+        line: &'a str,
+        location: &'a str,
+        eta_us: Option<TimeUs>,
+    },
+    InboundCancelled {
+        inbound: &'a str,
+        line: &'a str,
+    },
+    TransferShipped {
+        transfer: &'a str,
+        line: &'a str,
+        from: &'a str,
+        to: &'a str,
+        eta_us: Option<TimeUs>,
+    },
+    TransferReceived {
+        transfer: &'a str,
+        line: &'a str,
+        location: &'a str,
+        condition: Condition,
+    },
+    TransferClosed {
+        transfer: &'a str,
+        line: &'a str,
+    },
+    ReturnAuthorized {
+        rma: &'a str,
+        line: &'a str,
+        location: &'a str,
+        /// The order that is returned, and its line.
+        order: Option<(&'a str, &'a str)>,
+    },
+    ReturnCancelled {
+        rma: &'a str,
+        line: &'a str,
+    },
+    ReturnReceived {
+        rma: &'a str,
+        line: &'a str,
+        location: &'a str,
+    },
+    ReturnInspected {
+        rma: &'a str,
+        line: &'a str,
+        location: &'a str,
+        /// `None`: missing, or one that this version does not know.
+        disposition: Option<Disposition>,
+    },
+    ReturnRefunded {
+        rma: &'a str,
+        line: &'a str,
+        /// In the currency's minor unit.
+        amount: i64,
+        /// ISO 4217; empty if there is no amount.
+        currency: &'a str,
     },
 }
 
@@ -145,22 +225,111 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Kind<'_> {
+    /// The kind's place in [`KIND_NAMES`].
+    pub const fn number(&self) -> u8 {
+        match self {
+            Kind::Received { .. } => 0,
+            Kind::Issued { .. } => 1,
+            Kind::Reclassified { .. } => 2,
+            Kind::Adjusted { .. } => 3,
+            Kind::Reserved { .. } => 4,
+            Kind::Released { .. } => 5,
+            Kind::Reassigned { .. } => 6,
+            Kind::Picked { .. } => 7,
+            Kind::Packed { .. } => 8,
+            Kind::Shipped { .. } => 9,
+            Kind::InboundExpected { .. } => 10,
+            Kind::InboundCancelled { .. } => 11,
+            Kind::TransferShipped { .. } => 12,
+            Kind::TransferReceived { .. } => 13,
+            Kind::TransferClosed { .. } => 14,
+            Kind::ReturnAuthorized { .. } => 15,
+            Kind::ReturnCancelled { .. } => 16,
+            Kind::ReturnReceived { .. } => 17,
+            Kind::ReturnInspected { .. } => 18,
+            Kind::ReturnRefunded { .. } => 19,
+        }
+    }
+
     /// The name of the kind in the contract.
     pub const fn name(&self) -> &'static str {
-        match self {
-            Kind::Received { .. } => "received",
-            Kind::Issued { .. } => "issued",
-            Kind::Reclassified { .. } => "reclassified",
-            Kind::Adjusted { .. } => "adjusted",
-            Kind::Reserved { .. } => "reserved",
-            Kind::Released { .. } => "released",
-            Kind::Reassigned { .. } => "reassigned",
-            Kind::Picked { .. } => "picked",
-            Kind::Packed { .. } => "packed",
-            Kind::Shipped { .. } => "shipped",
+        KIND_NAMES[self.number() as usize]
+    }
+
+    /// The document and line that it is a milestone of; `None` if it is of none.
+    pub const fn document(&self) -> Option<(&str, &str)> {
+        match *self {
+            Kind::Received { inbound, .. } => inbound,
+            Kind::Issued { .. } | Kind::Reclassified { .. } | Kind::Adjusted { .. } => None,
+            Kind::Reserved { order, line, .. }
+            | Kind::Released { order, line, .. }
+            | Kind::Reassigned { order, line, .. }
+            | Kind::Picked { order, line, .. }
+            | Kind::Packed { order, line, .. }
+            | Kind::Shipped { order, line, .. } => Some((order, line)),
+            Kind::InboundExpected { inbound, line, .. }
+            | Kind::InboundCancelled { inbound, line } => Some((inbound, line)),
+            Kind::TransferShipped { transfer, line, .. }
+            | Kind::TransferReceived { transfer, line, .. }
+            | Kind::TransferClosed { transfer, line } => Some((transfer, line)),
+            Kind::ReturnAuthorized { rma, line, .. }
+            | Kind::ReturnCancelled { rma, line }
+            | Kind::ReturnReceived { rma, line, .. }
+            | Kind::ReturnInspected { rma, line, .. }
+            | Kind::ReturnRefunded { rma, line, .. } => Some((rma, line)),
+        }
+    }
+
+    /// The location at which the source acts: source authority goes by it. `None` if the
+    /// movement names none.
+    pub const fn acts_at(&self) -> Option<&str> {
+        match *self {
+            Kind::Received { location, .. }
+            | Kind::Issued { location, .. }
+            | Kind::Reclassified { location, .. }
+            | Kind::Adjusted { location, .. }
+            | Kind::Reserved { location, .. }
+            | Kind::Picked { location, .. }
+            | Kind::Packed { location, .. }
+            | Kind::Shipped { location, .. }
+            | Kind::InboundExpected { location, .. }
+            | Kind::TransferReceived { location, .. }
+            | Kind::ReturnAuthorized { location, .. }
+            | Kind::ReturnReceived { location, .. }
+            | Kind::ReturnInspected { location, .. } => Some(location),
+            Kind::Released { location, .. } => location,
+            Kind::Reassigned { from, .. } | Kind::TransferShipped { from, .. } => Some(from),
+            Kind::InboundCancelled { .. }
+            | Kind::TransferClosed { .. }
+            | Kind::ReturnCancelled { .. }
+            | Kind::ReturnRefunded { .. } => None,
         }
     }
 }
+
+/// Names of all kinds, in the order of the contract.
+pub const KIND_NAMES: [&str; 20] = [
+    "received",
+    "issued",
+    "reclassified",
+    "adjusted",
+    "reserved",
+    "released",
+    "reassigned",
+    "picked",
+    "packed",
+    "shipped",
+    "inbound_expected",
+    "inbound_cancelled",
+    "transfer_shipped",
+    "transfer_received",
+    "transfer_closed",
+    "return_authorized",
+    "return_cancelled",
+    "return_received",
+    "return_inspected",
+    "return_refunded",
+];
 
 impl Movement<'_> {
     /// Checks every documented limit. `now_us` is the time against which `occurred_at` may not
@@ -211,7 +380,12 @@ impl Movement<'_> {
 
     fn check_kind(&self) -> Result<(), Invalid> {
         match self.kind {
-            Kind::Received { location, .. } => place("received.location", location),
+            Kind::Received {
+                location, inbound, ..
+            } => {
+                place("received.location", location)?;
+                document(["received.inbound", "received.line"], inbound)
+            }
             Kind::Issued { location, .. } => place("issued.location", location),
             Kind::Reclassified { location, from, to } => {
                 place("reclassified.location", location)?;
@@ -234,19 +408,19 @@ impl Movement<'_> {
                 line,
                 location,
                 channel,
+                expires_us,
             } => {
-                text("reserved.order", order, limits::ID_BYTES_MAX)?;
-                text("reserved.line", line, limits::LINE_BYTES_MAX)?;
+                document(["reserved.order", "reserved.line"], Some((order, line)))?;
                 place("reserved.location", location)?;
-                text("reserved.channel", channel, limits::CHANNEL_BYTES_MAX)
+                text("reserved.channel", channel, limits::CHANNEL_BYTES_MAX)?;
+                moment("reserved.expires_at", expires_us)
             }
             Kind::Released {
                 order,
                 line,
                 location,
             } => {
-                text("released.order", order, limits::ID_BYTES_MAX)?;
-                text("released.line", line, limits::LINE_BYTES_MAX)?;
+                document(["released.order", "released.line"], Some((order, line)))?;
                 location.map_or(Ok(()), |l| place("released.location", l))
             }
             Kind::Reassigned {
@@ -255,61 +429,191 @@ impl Movement<'_> {
                 from,
                 to,
             } => {
-                text("reassigned.order", order, limits::ID_BYTES_MAX)?;
-                text("reassigned.line", line, limits::LINE_BYTES_MAX)?;
-                place("reassigned.from", from)?;
-                place("reassigned.to", to)?;
-                if from == to {
-                    return Err(Invalid::new(
-                        "reassigned.to",
-                        "is the same as `from`; a reassignment moves the claim",
-                    ));
-                }
-                Ok(())
+                document(["reassigned.order", "reassigned.line"], Some((order, line)))?;
+                places(
+                    ["reassigned.from", "reassigned.to"],
+                    from,
+                    to,
+                    "is the same as `from`; a reassignment moves the claim",
+                )
             }
             Kind::Picked {
                 order,
                 line,
                 location,
-            } => order_line(
-                ["picked.order", "picked.line", "picked.location"],
-                order,
-                line,
-                location,
-            ),
+            } => {
+                document(["picked.order", "picked.line"], Some((order, line)))?;
+                place("picked.location", location)
+            }
             Kind::Packed {
                 order,
                 line,
                 location,
-            } => order_line(
-                ["packed.order", "packed.line", "packed.location"],
-                order,
-                line,
-                location,
-            ),
+            } => {
+                document(["packed.order", "packed.line"], Some((order, line)))?;
+                place("packed.location", location)
+            }
             Kind::Shipped {
                 order,
                 line,
                 location,
-            } => order_line(
-                ["shipped.order", "shipped.line", "shipped.location"],
-                order,
+            } => {
+                document(["shipped.order", "shipped.line"], Some((order, line)))?;
+                place("shipped.location", location)
+            }
+            _ => self.check_supply_or_return(),
+        }
+    }
+
+    fn check_supply_or_return(&self) -> Result<(), Invalid> {
+        match self.kind {
+            Kind::InboundExpected {
+                inbound,
                 line,
                 location,
-            ),
+                eta_us,
+            } => {
+                let fields = ["inbound_expected.inbound", "inbound_expected.line"];
+                document(fields, Some((inbound, line)))?;
+                place("inbound_expected.location", location)?;
+                moment("inbound_expected.eta", eta_us)
+            }
+            Kind::InboundCancelled { inbound, line } => {
+                let fields = ["inbound_cancelled.inbound", "inbound_cancelled.line"];
+                document(fields, Some((inbound, line)))
+            }
+            Kind::TransferShipped {
+                transfer,
+                line,
+                from,
+                to,
+                eta_us,
+            } => {
+                let fields = ["transfer_shipped.transfer", "transfer_shipped.line"];
+                document(fields, Some((transfer, line)))?;
+                places(
+                    ["transfer_shipped.from", "transfer_shipped.to"],
+                    from,
+                    to,
+                    "is the same as `from`; a transfer goes to another location",
+                )?;
+                moment("transfer_shipped.eta", eta_us)
+            }
+            Kind::TransferReceived {
+                transfer,
+                line,
+                location,
+                ..
+            } => {
+                let fields = ["transfer_received.transfer", "transfer_received.line"];
+                document(fields, Some((transfer, line)))?;
+                place("transfer_received.location", location)
+            }
+            Kind::TransferClosed { transfer, line } => {
+                let fields = ["transfer_closed.transfer", "transfer_closed.line"];
+                document(fields, Some((transfer, line)))
+            }
+            Kind::ReturnAuthorized {
+                rma,
+                line,
+                location,
+                order,
+            } => {
+                let fields = ["return_authorized.return", "return_authorized.line"];
+                document(fields, Some((rma, line)))?;
+                place("return_authorized.location", location)?;
+                let fields = ["return_authorized.order", "return_authorized.order_line"];
+                document(fields, order)
+            }
+            Kind::ReturnCancelled { rma, line } => {
+                let fields = ["return_cancelled.return", "return_cancelled.line"];
+                document(fields, Some((rma, line)))
+            }
+            Kind::ReturnReceived {
+                rma,
+                line,
+                location,
+            } => {
+                let fields = ["return_received.return", "return_received.line"];
+                document(fields, Some((rma, line)))?;
+                place("return_received.location", location)
+            }
+            Kind::ReturnInspected {
+                rma,
+                line,
+                location,
+                ..
+            } => {
+                let fields = ["return_inspected.return", "return_inspected.line"];
+                document(fields, Some((rma, line)))?;
+                place("return_inspected.location", location)
+            }
+            Kind::ReturnRefunded {
+                rma,
+                line,
+                amount,
+                currency,
+            } => {
+                let fields = ["return_refunded.return", "return_refunded.line"];
+                document(fields, Some((rma, line)))?;
+                money(amount, currency)
+            }
+            // All others were checked before.
+            _ => Ok(()),
         }
     }
 }
 
-fn order_line(
-    fields: [&'static str; 3],
-    order: &str,
-    line: &str,
-    location: &str,
+/// Checks a document and its line: both, or neither. Two empty texts are neither only where that
+/// is allowed, and there the decoders give `None`.
+fn document(fields: [&'static str; 2], given: Option<(&str, &str)>) -> Result<(), Invalid> {
+    let Some((document, line)) = given else {
+        return Ok(());
+    };
+    text(fields[0], document, limits::ID_BYTES_MAX)?;
+    text(fields[1], line, limits::LINE_BYTES_MAX)
+}
+
+fn places(
+    fields: [&'static str; 2],
+    from: &str,
+    to: &str,
+    same: &'static str,
 ) -> Result<(), Invalid> {
-    text(fields[0], order, limits::ID_BYTES_MAX)?;
-    text(fields[1], line, limits::LINE_BYTES_MAX)?;
-    place(fields[2], location)
+    place(fields[0], from)?;
+    place(fields[1], to)?;
+    if from == to {
+        return Err(Invalid::new(fields[1], same));
+    }
+    Ok(())
+}
+
+fn moment(field: &'static str, given: Option<TimeUs>) -> Result<(), Invalid> {
+    match given {
+        Some(us) if !(0..=limits::TIME_US_MAX).contains(&us) => {
+            Err(Invalid::new(field, "is outside the years 1970 to 9999"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn money(amount: i64, currency: &str) -> Result<(), Invalid> {
+    if amount < 0 {
+        return Err(Invalid::new(
+            "return_refunded.amount",
+            format!("is {amount}; what was paid back is not negative"),
+        ));
+    }
+    if currency.is_empty() && amount == 0 {
+        return Ok(());
+    }
+    if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
+        return Err(Invalid::new(
+            "return_refunded.currency",
+            "is not three capital letters (ISO 4217), and an amount needs one",
+        ));
+    }
+    Ok(())
 }
 
 fn place(field: &'static str, value: &str) -> Result<(), Invalid> {

@@ -2,9 +2,14 @@
 
 use super::{
     balances::{Account, Loc},
-    keys::{Keyer, LineKey, SkuHash},
-    movement::{Kind, Movement},
+    keys::{Keyer, LineKey, LineKind, SkuHash},
+    movement::{Disposition, Kind, Movement, TimeUs},
 };
+
+/// A time that never comes: what has no time limit.
+pub const NEVER_US: TimeUs = TimeUs::MAX;
+/// A time before all others: what was never stated.
+pub const UNSTATED_US: TimeUs = TimeUs::MIN;
 
 /// What one movement does to the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +22,7 @@ pub struct Posting {
     pub effect: Effect,
 }
 
-/// Effects on accounts and order lines.
+/// Effects on accounts and followed lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Outside to an account; from it, if the quantity is negative.
@@ -43,8 +48,8 @@ pub enum Effect {
         /// To.
         to: Account,
     },
-    /// A milestone of an order line.
-    OrderLine {
+    /// A milestone of a followed line, of the kind that the milestone belongs to.
+    Line {
         /// Which.
         line: LineKey,
         /// What.
@@ -54,26 +59,82 @@ pub enum Effect {
     None,
 }
 
-/// Milestones of an order line that count.
+/// Milestones that count, by the kind of line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Milestone {
-    /// Promised at a location.
-    Reserved(Loc),
-    /// Given back at a location, or wherever.
+    /// Order: promised at a location, until a time or [`NEVER_US`].
+    Reserved {
+        /// Where.
+        at: Loc,
+        /// Until when.
+        expires_us: TimeUs,
+    },
+    /// Order: given back at a location, or wherever.
     Released(Option<Loc>),
-    /// The promise moved.
+    /// Order: the promise moved.
     Reassigned {
         /// From.
         from: Loc,
         /// To.
         to: Loc,
     },
-    /// Left a location.
+    /// Order: left a location.
     Shipped(Loc),
+    /// Inbound: announced, for a time or [`UNSTATED_US`].
+    Expected {
+        /// Where.
+        at: Loc,
+        /// For when.
+        eta_us: TimeUs,
+    },
+    /// Inbound: arrived.
+    Received {
+        /// Where.
+        at: Loc,
+        /// In which condition.
+        to: Account,
+    },
+    /// Inbound: will not come.
+    SupplyCancelled,
+    /// Transfer: left one location for another, to arrive at a time or [`UNSTATED_US`].
+    Dispatched {
+        /// From.
+        from: Loc,
+        /// To.
+        to: Loc,
+        /// When it should arrive.
+        eta_us: TimeUs,
+    },
+    /// Transfer: arrived.
+    Arrived {
+        /// Where.
+        at: Loc,
+        /// In which condition.
+        to: Account,
+    },
+    /// Transfer: will not arrive.
+    Lost,
+    /// Return: may come. Which order line it returns, the ledger is told beside, see
+    /// [`super::ledger::Names`].
+    Authorized(Loc),
+    /// Return: will not come.
+    ReturnCancelled,
+    /// Return: came.
+    Returned(Loc),
+    /// Return: inspected.
+    Inspected {
+        /// Where.
+        at: Loc,
+        /// What becomes of it.
+        disposition: Disposition,
+    },
+    /// Return: paid back.
+    Refunded,
 }
 
 impl Posting {
-    /// Reduces a checked movement. `loc` numbers a location by its name.
+    /// Reduces a checked movement. `loc` numbers a location by its name. An inspection without a
+    /// disposition has no effect; it is not to be applied.
     ///
     /// # Panics
     /// If the quantity is outside the limits that [`Movement::check`] enforces.
@@ -82,11 +143,11 @@ impl Posting {
         keyer: &mut Keyer,
         mut loc: impl FnMut(&str) -> Loc,
     ) -> Self {
-        let mut line = |order, line| keyer.line(order, line, movement.sku);
         let effect = match movement.kind {
             Kind::Received {
                 location,
                 condition,
+                inbound: None,
             }
             | Kind::Adjusted {
                 location,
@@ -109,44 +170,16 @@ impl Posting {
                 from: from.into(),
                 to: to.into(),
             },
-            Kind::Reserved {
-                order,
-                line: number,
-                location,
-                ..
-            } => Effect::OrderLine {
-                line: line(order, number),
-                milestone: Milestone::Reserved(loc(location)),
+            ref kind => match milestone(kind, loc) {
+                Some((of, milestone)) => {
+                    let (document, line) = kind.document().expect("a milestone is of a document");
+                    Effect::Line {
+                        line: keyer.line(of, document, line, movement.sku),
+                        milestone,
+                    }
+                }
+                None => Effect::None,
             },
-            Kind::Released {
-                order,
-                line: number,
-                location,
-            } => Effect::OrderLine {
-                line: line(order, number),
-                milestone: Milestone::Released(location.map(loc)),
-            },
-            Kind::Reassigned {
-                order,
-                line: number,
-                from,
-                to,
-            } => Effect::OrderLine {
-                line: line(order, number),
-                milestone: Milestone::Reassigned {
-                    from: loc(from),
-                    to: loc(to),
-                },
-            },
-            Kind::Shipped {
-                order,
-                line: number,
-                location,
-            } => Effect::OrderLine {
-                line: line(order, number),
-                milestone: Milestone::Shipped(loc(location)),
-            },
-            Kind::Picked { .. } | Kind::Packed { .. } => Effect::None,
         };
         Self {
             sku: SkuHash::of(movement.sku),
@@ -156,16 +189,98 @@ impl Posting {
     }
 }
 
+/// What counts of a kind that is a milestone.
+fn milestone(kind: &Kind<'_>, mut loc: impl FnMut(&str) -> Loc) -> Option<(LineKind, Milestone)> {
+    use super::keys::LineKind::{Inbound, Order, Return, Transfer};
+    Some(match *kind {
+        Kind::Reserved {
+            location,
+            expires_us,
+            ..
+        } => {
+            let (at, expires_us) = (loc(location), expires_us.unwrap_or(NEVER_US));
+            (Order, Milestone::Reserved { at, expires_us })
+        }
+        Kind::Released { location, .. } => (Order, Milestone::Released(location.map(loc))),
+        Kind::Reassigned { from, to, .. } => {
+            let (from, to) = (loc(from), loc(to));
+            (Order, Milestone::Reassigned { from, to })
+        }
+        Kind::Shipped { location, .. } => (Order, Milestone::Shipped(loc(location))),
+        Kind::InboundExpected {
+            location, eta_us, ..
+        } => {
+            let (at, eta_us) = (loc(location), eta_us.unwrap_or(UNSTATED_US));
+            (Inbound, Milestone::Expected { at, eta_us })
+        }
+        Kind::Received {
+            location,
+            condition,
+            ..
+        } => {
+            let (at, to) = (loc(location), condition.into());
+            (Inbound, Milestone::Received { at, to })
+        }
+        Kind::InboundCancelled { .. } => (Inbound, Milestone::SupplyCancelled),
+        Kind::TransferShipped {
+            from, to, eta_us, ..
+        } => {
+            let (from, to) = (loc(from), loc(to));
+            let eta_us = eta_us.unwrap_or(UNSTATED_US);
+            (Transfer, Milestone::Dispatched { from, to, eta_us })
+        }
+        Kind::TransferReceived {
+            location,
+            condition,
+            ..
+        } => {
+            let (at, to) = (loc(location), condition.into());
+            (Transfer, Milestone::Arrived { at, to })
+        }
+        Kind::TransferClosed { .. } => (Transfer, Milestone::Lost),
+        Kind::ReturnAuthorized { location, .. } => (Return, Milestone::Authorized(loc(location))),
+        Kind::ReturnCancelled { .. } => (Return, Milestone::ReturnCancelled),
+        Kind::ReturnReceived { location, .. } => (Return, Milestone::Returned(loc(location))),
+        Kind::ReturnInspected {
+            location,
+            disposition,
+            ..
+        } => {
+            let (at, disposition) = (loc(location), disposition?);
+            (Return, Milestone::Inspected { at, disposition })
+        }
+        Kind::ReturnRefunded { .. } => (Return, Milestone::Refunded),
+        Kind::Issued { .. }
+        | Kind::Reclassified { .. }
+        | Kind::Adjusted { .. }
+        | Kind::Picked { .. }
+        | Kind::Packed { .. } => return None,
+    })
+}
+
 impl Effect {
     /// The location whose cell it most likely changes.
     #[inline]
     pub fn location(&self) -> Option<Loc> {
         match *self {
             Effect::In { at, .. } | Effect::Out { at, .. } | Effect::Within { at, .. } => Some(at),
-            Effect::OrderLine { milestone, .. } => match milestone {
-                Milestone::Reserved(at) | Milestone::Shipped(at) => Some(at),
+            Effect::Line { milestone, .. } => match milestone {
+                Milestone::Reserved { at, .. }
+                | Milestone::Shipped(at)
+                | Milestone::Expected { at, .. }
+                | Milestone::Received { at, .. }
+                | Milestone::Arrived { at, .. }
+                | Milestone::Authorized(at)
+                | Milestone::Returned(at)
+                | Milestone::Inspected { at, .. } => Some(at),
                 Milestone::Released(at) => at,
-                Milestone::Reassigned { from, .. } => Some(from),
+                Milestone::Reassigned { from, .. } | Milestone::Dispatched { from, .. } => {
+                    Some(from)
+                }
+                Milestone::SupplyCancelled
+                | Milestone::Lost
+                | Milestone::ReturnCancelled
+                | Milestone::Refunded => None,
             },
             Effect::None => None,
         }
@@ -173,4 +288,4 @@ impl Effect {
 }
 
 const _: () = assert!(crate::limits::QUANTITY_MAX <= i32::MAX as i64);
-const _: () = assert!(size_of::<Posting>() <= 48);
+const _: () = assert!(size_of::<Posting>() <= 56);

@@ -254,6 +254,16 @@ impl RememberedIds {
             .is_ok_and(|at| part.entries[at].age(self.epoch) <= self.epoch - self.oldest)
     }
 
+    /// Whether an id is known with equal content.
+    pub fn is_repeat(&self, key: MovementKey, content: u64) -> bool {
+        let part = &self.parts[part_of(key)];
+        let wanted = Entry::new(key, content, 0, RememberedOutcome::Applied);
+        part.find(wanted).is_ok_and(|at| {
+            let known = part.entries[at];
+            known.age(self.epoch) <= self.epoch - self.oldest && known.same_content(wanted)
+        })
+    }
+
     /// Brings what a look-up of `key` will read into the cache.
     #[inline]
     pub fn prefetch(&self, key: MovementKey) {

@@ -11,16 +11,17 @@ use crate::{
         balances::Loc,
         exceptions::ParkedKind,
         keys::{Keyer, MovementKey},
-        movement::TimeUs,
-        posting::Posting,
+        movement::{Kind, Movement, TimeUs},
+        posting::{Effect, Posting},
     },
-    limits::STEP_MOVEMENTS_MAX,
+    limits::{ID_BYTES_MAX, LINE_BYTES_MAX, STEP_MOVEMENTS_MAX},
     log::{Entry, Lane, LogError, MediaType, Position},
     proto::v1 as pb,
-    shard::Locations,
+    shard::{Locations, Sources, worker::NamesAt},
     wire::{
         Found, Malformed, Unreadable, borrowed,
-        media::{Scratch, decode_payload},
+        media::{Scratch, decode_payload, of_source},
+        movement::disposition,
         record::{Body, read_record},
     },
 };
@@ -56,8 +57,15 @@ pub(crate) struct Item {
     pub(crate) content: u64,
     pub(crate) occurred_us: TimeUs,
     pub(crate) posting: Posting,
-    pub(crate) name_at: u32,
-    pub(crate) name_len: u8,
+    pub(crate) names: NamesAt,
+    /// Number of its source, among the sources.
+    pub(crate) source: u32,
+    /// Number of its kind.
+    pub(crate) kind: u8,
+    /// Where its source acts.
+    pub(crate) acts_at: Option<Loc>,
+    /// An inspection that says nothing about what becomes of the units.
+    pub(crate) lacks_disposition: bool,
     /// Place within its entry.
     pub(crate) index: u32,
     raw: (u32, u32),
@@ -67,31 +75,141 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) enum Decoded {
     Facts(Facts),
-    Rules {
-        position: Position,
-        time_us: TimeUs,
-        origin: (u64, u64),
-        put: pb::RulesPut,
-    },
+    Rules(At, pb::RulesPut),
+    Authority(At, pb::AuthorityPut),
+    Commands(At, Vec<pb::Command>),
+    Resolve(At, Box<Resolve>),
+}
+
+/// Where in the log a record is, and who wrote it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) position: Position,
+    pub(crate) time_us: TimeUs,
+    /// The instance, and its token.
+    pub(crate) origin: (u64, u64),
+}
+
+/// What a person decided about an exception.
+#[derive(Debug)]
+pub(crate) struct Resolve {
+    pub(crate) resolve: pb::ResolveException,
+    /// The movement that is released, or why it cannot be read.
+    pub(crate) movement: Result<(Item, String), String>,
 }
 
 /// Decodes entries. Makes the log's time monotonic, so it must see them in order.
 pub(crate) struct Decoder {
-    locations: Arc<Locations>,
-    /// Numbers of locations that were met; spares the shared table.
-    known: HashMap<Box<str>, Loc>,
-    keyer: Keyer,
+    interner: Interner,
     now_us: TimeUs,
     scratch: Scratch,
     facts: Facts,
 }
 
-impl Decoder {
-    pub(crate) fn new(locations: Arc<Locations>) -> Self {
-        Self {
+/// Gives names numbers and keys.
+struct Interner {
+    locations: Arc<Locations>,
+    sources: Arc<Sources>,
+    /// Numbers of locations that were met; spares the shared table.
+    known: HashMap<Box<str>, Loc>,
+    /// The source met last, and its number: there are few, and they come in runs.
+    last_source: (String, u32),
+    keyer: Keyer,
+}
+
+impl Interner {
+    /// Reduces a movement that was checked.
+    #[inline]
+    fn item(
+        &mut self,
+        movement: &Movement<'_>,
+        names: &mut String,
+        index: u32,
+        raw: (u32, u32),
+    ) -> Item {
+        let Self {
             locations,
-            known: HashMap::new(),
-            keyer: Keyer::new(),
+            sources,
+            known,
+            last_source,
+            keyer,
+        } = self;
+        let mut number = |name: &str| match known.get(name) {
+            Some(loc) => *loc,
+            None => {
+                let loc = locations.number(name);
+                known.insert(name.into(), loc);
+                loc
+            }
+        };
+        let acts_at = movement.kind.acts_at().map(&mut number);
+        let posting = Posting::of(movement, keyer, number);
+        if last_source.0 != movement.source {
+            *last_source = (
+                movement.source.to_owned(),
+                sources.number(movement.source).0,
+            );
+        }
+        Item {
+            key: keyer.movement(movement.source, movement.id),
+            content: keyer.content(movement),
+            occurred_us: movement.occurred_us,
+            names: put_names(movement, &posting, names),
+            posting,
+            source: last_source.1,
+            kind: movement.kind.number(),
+            acts_at,
+            lacks_disposition: matches!(
+                movement.kind,
+                Kind::ReturnInspected {
+                    disposition: None,
+                    ..
+                }
+            ),
+            index,
+            raw,
+        }
+    }
+}
+
+/// Puts the names of a movement behind the others.
+#[inline]
+fn put_names(movement: &Movement<'_>, posting: &Posting, names: &mut String) -> NamesAt {
+    let at = names.len() as u32;
+    let mut lens = [movement.sku.len() as u8, 0, 0, 0, 0];
+    names.push_str(movement.sku);
+    if let (Effect::Line { .. }, Some((document, line))) =
+        (posting.effect, movement.kind.document())
+    {
+        names.push_str(document);
+        names.push_str(line);
+        (lens[1], lens[2]) = (document.len() as u8, line.len() as u8);
+        if let Kind::ReturnAuthorized {
+            order: Some((order, line)),
+            ..
+        } = movement.kind
+        {
+            names.push_str(order);
+            names.push_str(line);
+            (lens[3], lens[4]) = (order.len() as u8, line.len() as u8);
+        }
+    }
+    NamesAt { at, lens }
+}
+
+const _: () = assert!(ID_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(LINE_BYTES_MAX <= u8::MAX as usize);
+
+impl Decoder {
+    pub(crate) fn new(locations: Arc<Locations>, sources: Arc<Sources>) -> Self {
+        Self {
+            interner: Interner {
+                locations,
+                sources,
+                known: HashMap::new(),
+                last_source: (String::new(), u32::MAX),
+                keyer: Keyer::new(),
+            },
             now_us: 0,
             scratch: Scratch::default(),
             facts: Facts::default(),
@@ -141,24 +259,76 @@ impl Decoder {
             Err(error) => return self.unreadable(entry, None, error, facts),
         };
         let origin = (record.instance, record.token);
-        match record.body {
-            Body::Tick => self.facts(entry, Some(origin), facts, |_| Ok(())),
-            Body::Movements(movements) => self.facts(entry, Some(origin), facts, |visit| {
-                movements.for_each(visit).map(drop)
-            }),
-            Body::Rules(put) => {
-                if !facts.entries.is_empty() {
-                    steps.push(Decoded::Facts(std::mem::take(facts)));
-                }
-                steps.push(Decoded::Rules {
-                    position: entry.position,
-                    time_us: self.now_us,
-                    origin,
-                    put,
+        let at = At {
+            position: entry.position,
+            time_us: self.now_us,
+            origin,
+        };
+        let step = match record.body {
+            Body::Tick => return self.facts(entry, Some(origin), facts, |_| Ok(())),
+            Body::Movements(movements) => {
+                return self.facts(entry, Some(origin), facts, |visit| {
+                    movements.for_each(visit).map(drop)
                 });
-                Ok(())
             }
+            Body::Rules(put) => Decoded::Rules(at, put),
+            Body::Authority(put) => Decoded::Authority(at, put),
+            Body::Commands(batch) => Decoded::Commands(at, batch.commands),
+            Body::Resolve(resolve) => {
+                let movement = self.released(&resolve);
+                Decoded::Resolve(at, Box::new(Resolve { resolve, movement }))
+            }
+        };
+        if !facts.entries.is_empty() {
+            steps.push(Decoded::Facts(std::mem::take(facts)));
         }
+        steps.push(step);
+        Ok(())
+    }
+
+    /// Reads the movement that is to be released again, with the disposition that it is given.
+    fn released(&mut self, resolve: &pb::ResolveException) -> Result<(Item, String), String> {
+        if resolve.resolution() != pb::Resolution::Release {
+            return Err(String::new());
+        }
+        let payload = Bytes::copy_from_slice(&resolve.original);
+        let mut found = None;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let given = disposition(resolve.disposition);
+        let mut take = |read: Found<'_>| {
+            let movement = read.movement.and_then(|mut movement| {
+                if let Kind::ReturnInspected { disposition, .. } = &mut movement.kind
+                    && disposition.is_none()
+                {
+                    *disposition = given;
+                }
+                movement.check(self.now_us)?;
+                Ok(movement)
+            });
+            let item = movement.map_err(|invalid| invalid.to_string());
+            found.get_or_insert(item.map(|movement| {
+                let mut names = String::new();
+                let item = self.interner.item(&movement, &mut names, 0, (0, 0));
+                (item, names)
+            }));
+        };
+        let read = if resolve.content_type == JSON {
+            let lane = Lane::Producer {
+                source: resolve.source.as_str().into(),
+                media_type: MediaType::Json,
+            };
+            decode_payload(&lane, &payload, &mut scratch, &mut take)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        } else {
+            borrowed::read_movement(0, &payload)
+                // A person's decision does not let one source speak for another.
+                .map(|read| take(of_source(read, &resolve.source)))
+                .map_err(|error| error.to_string())
+        };
+        self.scratch = scratch;
+        read?;
+        found.unwrap_or_else(|| Err("there is no movement in it".into()))
     }
 
     fn message(&mut self, entry: Entry, facts: &mut Facts) -> Result<(), LogError> {
@@ -180,11 +350,7 @@ impl Decoder {
         read: impl FnOnce(&mut dyn FnMut(Found<'_>)) -> Result<(), Unreadable>,
     ) -> Result<(), LogError> {
         let Self {
-            locations,
-            known,
-            keyer,
-            now_us,
-            ..
+            interner, now_us, ..
         } = self;
         let (items_before, names_before) = (facts.items.len(), facts.names.len());
         let mut malformed = Vec::new();
@@ -207,29 +373,14 @@ impl Decoder {
                         original: entry.payload.slice_ref_or_copy(found.raw),
                         media_type: media_type(&entry.lane, found.raw).to_owned(),
                         occurrences: 1,
+                        acknowledged: None,
                     });
                     return;
                 }
             };
-            let posting = Posting::of(&movement, keyer, |name| match known.get(name) {
-                Some(loc) => *loc,
-                None => {
-                    let loc = locations.number(name);
-                    known.insert(name.into(), loc);
-                    loc
-                }
-            });
-            facts.items.push(Item {
-                key: keyer.movement(movement.source, movement.id),
-                content: keyer.content(&movement),
-                occurred_us: movement.occurred_us,
-                posting,
-                name_at: facts.names.len() as u32,
-                name_len: movement.sku.len() as u8,
-                index: found.index as u32,
-                raw: range_in(&entry.payload, found.raw),
-            });
-            facts.names.push_str(movement.sku);
+            let raw = range_in(&entry.payload, found.raw);
+            let item = interner.item(&movement, &mut facts.names, found.index as u32, raw);
+            facts.items.push(item);
         });
         if let Err(error) = result {
             facts.items.truncate(items_before);
@@ -294,6 +445,7 @@ impl Decoder {
             original: entry.payload.clone(),
             media_type: media_type(&entry.lane, &entry.payload).to_owned(),
             occurrences: 1,
+            acknowledged: None,
         }
     }
 }
@@ -315,6 +467,7 @@ impl Head {
             media_type: media_type(&self.lane, &original).to_owned(),
             original,
             occurrences: 1,
+            acknowledged: None,
         }
     }
 

@@ -1,5 +1,5 @@
-//! The gatherer: puts the movements of many callers into one record, so that they share one
-//! append and one sync.
+//! The gatherer: puts the movements, or the commands, of many callers into one record, so that
+//! they share one append and one sync.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,10 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::sequencer::{Pending, Waiting};
+use super::{
+    commands::CommandReceipt,
+    sequencer::{Pending, Waiting},
+};
 use crate::{
     limits::RECORD_BYTES_MAX,
     log::{AppendError, Log},
@@ -17,14 +20,14 @@ use crate::{
         Receipt,
         worker::{Caller, task_or_abort},
     },
-    wire::record::{RECORD_HEADER_BYTES_MAX, encode_record, framed_bytes},
+    wire::record::{RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes},
 };
 
-/// Why movements, or rules, were not taken.
+/// Why movements, commands, or a document were not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
     /// Too many wait already. Nothing was stored; try again a little later.
-    #[error("intake is full: {waiting_max} movements wait already; try again a little later")]
+    #[error("intake is full: {waiting_max} of its kind wait already; try again a little later")]
     Full {
         /// How many may wait.
         waiting_max: usize,
@@ -33,17 +36,57 @@ pub enum PostError {
     #[error(transparent)]
     Log(#[from] AppendError),
     /// The instance is stopping. Whether they were stored is unknown.
-    #[error(
-        "this instance is stopping; whether the movements were stored is unknown, post them again"
-    )]
+    #[error("this instance is stopping; whether it was stored is unknown, send it again")]
     Stopping,
 }
 
-/// Movements of one caller.
-struct Request {
+/// What is gathered into records.
+pub(crate) trait Gathered: Send + Sync + 'static {
+    /// What a caller gets.
+    type Receipt: Send + 'static;
+
+    /// Those who wait for a record, each with the number of its frames, in the order of the record.
+    fn waiting(callers: Vec<(Caller<Self::Receipt>, usize)>) -> Waiting;
+
+    /// The record of encoded frames.
+    fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes;
+}
+
+/// Encoded `Movement`s.
+pub(crate) struct OfMovements;
+
+impl Gathered for OfMovements {
+    type Receipt = Receipt;
+
+    fn waiting(callers: Vec<(Caller, usize)>) -> Waiting {
+        Waiting::Movements(callers)
+    }
+
+    fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes {
+        encode_record(instance, token, frames)
+    }
+}
+
+/// Encoded `Command`s, one for each caller.
+pub(crate) struct OfCommands;
+
+impl Gathered for OfCommands {
+    type Receipt = CommandReceipt;
+
+    fn waiting(callers: Vec<(Caller<CommandReceipt>, usize)>) -> Waiting {
+        Waiting::Commands(callers.into_iter().map(|(caller, _)| caller).collect())
+    }
+
+    fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes {
+        encode_commands(instance, token, frames)
+    }
+}
+
+/// Movements or a command of one caller.
+struct Request<G: Gathered> {
     movements: Vec<Bytes>,
     bytes: usize,
-    answer: oneshot::Sender<Result<oneshot::Receiver<Receipt>, AppendError>>,
+    answer: oneshot::Sender<Result<oneshot::Receiver<G::Receipt>, AppendError>>,
     /// Held until they are applied.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -67,10 +110,9 @@ pub(crate) struct GatherOptions {
     pub(crate) wait: std::time::Duration,
 }
 
-/// Hands movements to the gatherer. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Gatherer {
-    queue: mpsc::UnboundedSender<Request>,
+/// Hands movements or commands to the gatherer.
+pub(crate) struct Gatherer<G: Gathered> {
+    queue: mpsc::UnboundedSender<Request<G>>,
     room: Arc<Semaphore>,
     options: GatherOptions,
 }
@@ -121,7 +163,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-impl Gatherer {
+impl<G: Gathered> Gatherer<G> {
     /// Starts it. It ends when all its clones are gone and what waited is written.
     pub(crate) fn start(writer: Writer, options: GatherOptions) -> Self {
         // Not bounded by itself: the room is.
@@ -139,19 +181,19 @@ impl Gatherer {
         self.options.waiting_max - self.room.available_permits()
     }
 
-    /// Writes encoded movements into the log, and waits until they are applied and visible.
-    /// Each must have been checked.
+    /// Writes encoded frames into the log, and waits until they are applied and visible. Each must
+    /// have been checked. Gives a receipt for each record that they were split into; at least one.
     ///
     /// # Errors
     /// See [`PostError`].
-    pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
+    pub(crate) async fn send(&self, frames: Vec<Bytes>) -> Result<Vec<G::Receipt>, PostError> {
         // Room for all of them, or none is taken.
         let mut room = Arc::clone(&self.room)
-            .try_acquire_many_owned(movements.len() as u32)
+            .try_acquire_many_owned(frames.len() as u32)
             .map_err(|_| PostError::Full {
                 waiting_max: self.options.waiting_max,
             })?;
-        let parts = split(movements, self.options.record_movements_max);
+        let parts = split(frames, self.options.record_movements_max);
         if let Some((_, bytes)) = parts.iter().find(|(_, bytes)| *bytes > FRAMED_BYTES_MAX) {
             return Err(PostError::Log(AppendError::TooLarge {
                 bytes: *bytes,
@@ -159,24 +201,16 @@ impl Gatherer {
             }));
         }
         let mut answers = Vec::with_capacity(parts.len());
-        for (movements, bytes) in parts {
-            let room = room.split(movements.len());
-            answers.push(self.enqueue(movements, bytes, room)?);
+        for (frames, bytes) in parts {
+            let room = room.split(frames.len());
+            answers.push(self.enqueue(frames, bytes, room)?);
         }
-        let mut whole: Option<Receipt> = None;
+        let mut receipts = Vec::with_capacity(answers.len());
         for answer in answers {
             let receipt = answer.await.map_err(|_| PostError::Stopping)??;
-            let receipt = receipt.await.map_err(|_| PostError::Stopping)?;
-            match &mut whole {
-                None => whole = Some(receipt),
-                Some(whole) => {
-                    whole.position = whole.position.max(receipt.position);
-                    whole.time_us = whole.time_us.max(receipt.time_us);
-                    whole.outcomes.extend(receipt.outcomes);
-                }
-            }
+            receipts.push(receipt.await.map_err(|_| PostError::Stopping)?);
         }
-        Ok(whole.expect("there is at least one part"))
+        Ok(receipts)
     }
 
     #[allow(
@@ -188,7 +222,8 @@ impl Gatherer {
         movements: Vec<Bytes>,
         bytes: usize,
         room: Option<OwnedSemaphorePermit>,
-    ) -> Result<oneshot::Receiver<Result<oneshot::Receiver<Receipt>, AppendError>>, PostError> {
+    ) -> Result<oneshot::Receiver<Result<oneshot::Receiver<G::Receipt>, AppendError>>, PostError>
+    {
         let (answer, answered) = oneshot::channel();
         let request = Request {
             movements,
@@ -198,6 +233,23 @@ impl Gatherer {
         };
         self.queue.send(request).map_err(|_| PostError::Stopping)?;
         Ok(answered)
+    }
+}
+
+impl Gatherer<OfMovements> {
+    /// The same, with one receipt for all.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
+        let mut receipts = self.send(movements).await?.into_iter();
+        let mut whole = receipts.next().expect("there is at least one part");
+        for receipt in receipts {
+            whole.position = whole.position.max(receipt.position);
+            whole.time_us = whole.time_us.max(receipt.time_us);
+            whole.outcomes.extend(receipt.outcomes);
+        }
+        Ok(whole)
     }
 }
 
@@ -222,10 +274,10 @@ fn split(movements: Vec<Bytes>, count_max: usize) -> Vec<(Vec<Bytes>, usize)> {
     parts
 }
 
-async fn gather(
+async fn gather<G: Gathered>(
     writer: Writer,
     options: GatherOptions,
-    mut requests: mpsc::UnboundedReceiver<Request>,
+    mut requests: mpsc::UnboundedReceiver<Request<G>>,
 ) {
     let appends = Arc::new(Semaphore::new(options.appends_max));
     let mut left_over = None;
@@ -268,21 +320,21 @@ async fn gather(
     let _ = appends.acquire_many(options.appends_max as u32).await;
 }
 
-async fn write(writer: &Writer, mut requests: Vec<Request>) {
+async fn write<G: Gathered>(writer: &Writer, mut requests: Vec<Request<G>>) {
     let (mut callers, mut answers) = (Vec::new(), Vec::new());
     for request in &mut requests {
         let (answer, wait) = oneshot::channel();
         let caller = Caller {
             answer,
-            _room: request.room.take(),
+            room: request.room.take(),
         };
         callers.push((caller, request.movements.len()));
         answers.push(wait);
     }
     let movements = requests.iter().flat_map(|request| &request.movements);
     let appended = writer
-        .append(Waiting::Movements(callers), |token| {
-            encode_record(writer.instance, token, movements.map(AsRef::as_ref))
+        .append(G::waiting(callers), |token| {
+            G::encode(writer.instance, token, movements.map(AsRef::as_ref))
         })
         .await;
     for (request, wait) in requests.into_iter().zip(answers) {
@@ -315,7 +367,7 @@ mod tests {
             pending: Arc::default(),
         };
         let (caller, _in_force) = oneshot::channel();
-        let append = writer.append(Waiting::Rules(caller), |_| Bytes::new());
+        let append = writer.append(Waiting::Document(caller), |_| Bytes::new());
         // Polled once, then dropped.
         assert!(append.now_or_never().is_none());
         assert!(writer.pending.is_empty());

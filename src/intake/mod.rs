@@ -1,15 +1,25 @@
 //! Intake: the way of movements from callers into the log, and from the log to the shards.
 //!
-//! [`gather`] puts many callers' movements into one record and appends it. [`follow`] reads the
-//! log in order and decodes it. [`sequencer`] lets each movement in once and hands it to the
-//! shard of its SKU. [`parked`] keeps what is not applied.
+//! [`gather`] puts many callers' movements or commands into one record and appends it. [`follow`]
+//! reads the log in order and decodes it. [`sequencer`] lets each movement in once and hands it to
+//! the shard of its SKU, and [`commands`] to the shards of their lines. [`authority`] says what a
+//! source may post, [`parked`] keeps what is not applied.
 
+pub mod authority;
+pub(crate) mod commands;
 pub(crate) mod decode;
 pub(crate) mod follow;
 pub(crate) mod gather;
 pub mod parked;
+mod resolve;
 pub(crate) mod sequencer;
 
+pub use authority::{AuthorityBook, AuthorityInForce};
+pub use commands::{
+    Allocation, CommandOutcome, CommandReceipt, CommandVerdict, Refusal, ReservationView, ShortLine,
+};
+pub(crate) use commands::{allocation, short_lines};
 pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;
 pub use parked::{Parked, ParkedList};
+pub use resolve::Resolved;

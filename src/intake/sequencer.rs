@@ -5,7 +5,7 @@
 //! SKU: what it does must not depend on the number of shards.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
@@ -14,22 +14,26 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    decode::{Decoded, Facts, Head, Item},
+    authority::{AuthorityBook, AuthorityInForce},
+    commands::{CommandReceipt, CommandVerdict, Commands, Place, ReservationView},
+    decode::{At, Decoded, Facts, Head, Item},
     parked::ParkedList,
+    resolve::Resolved,
 };
 use crate::{
     domain::{
         admission::{Admission, Horizon, Verdict},
+        authority::Permissions,
+        balances::{Loc, LocationNames},
         exceptions::{Outcome, ParkedKind},
-        movement::TimeUs,
         rules::Rules,
     },
     limits::PREFETCH_POSTINGS,
     log::Position,
     proto::v1 as pb,
     shard::{
-        Audit, Receipt, RulesInForce,
-        worker::{Caller, Completion, Effect, Job, Shared, Work},
+        Audit, Locations, Receipt, RulesInForce, Sources,
+        worker::{Batch, Caller, Completion, Effect, Inspection, Job, Shared, Work},
     },
 };
 
@@ -39,6 +43,8 @@ pub(crate) enum Step {
     Decoded(Decoded),
     /// Walk over all cells, at the position where this is met.
     Audit(oneshot::Sender<(Audit, Position)>),
+    /// Tell how the reservation of this id stands.
+    Inspect(String, oneshot::Sender<Option<ReservationView>>),
 }
 
 /// Callers of this instance that wait for a record, by its token.
@@ -48,8 +54,12 @@ pub(crate) type Pending = DashMap<u64, Waiting>;
 pub(crate) enum Waiting {
     /// Callers, each with the number of its movements, in the order of the record.
     Movements(Vec<(Caller, usize)>),
-    /// Who put rules.
-    Rules(oneshot::Sender<Position>),
+    /// One caller for each command, in the order of the record.
+    Commands(Vec<Caller<CommandReceipt>>),
+    /// Who put rules, or a document of source authority.
+    Document(oneshot::Sender<Position>),
+    /// Who decided about an exception.
+    Resolve(oneshot::Sender<(Resolved, Position)>),
 }
 
 /// Counts that others may read.
@@ -58,6 +68,8 @@ pub(crate) struct Tally {
     pub(crate) applied: AtomicU64,
     pub(crate) duplicate: AtomicU64,
     pub(crate) parked: AtomicU64,
+    /// In the order of [`CommandVerdict::ALL`].
+    pub(crate) commands: [AtomicU64; CommandVerdict::ALL.len()],
     pub(crate) ids_remembered: AtomicU64,
     pub(crate) id_bytes: AtomicU64,
     /// Microseconds; -1: none have been forgotten.
@@ -70,15 +82,21 @@ pub(crate) struct Sequencer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) parked: Arc<ParkedList>,
+    pub(crate) authority: Arc<AuthorityBook>,
+    pub(crate) locations: Arc<Locations>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) horizon: Horizon,
 }
 
 /// What the sequencer knows at a position of the log.
 pub(crate) struct State {
-    admission: Admission,
-    position: Position,
+    pub(super) admission: Admission,
+    pub(super) position: Position,
     rules: Arc<RulesInForce>,
+    authority: Arc<AuthorityInForce>,
+    permissions: Permissions,
+    commands: Commands,
 }
 
 impl Sequencer {
@@ -95,10 +113,14 @@ impl Sequencer {
     /// What is known before the first position.
     pub(crate) fn begin(&self) -> State {
         self.tally.forgotten_before_us.store(-1, Relaxed);
+        let authority = Arc::new(AuthorityInForce::built_in());
         State {
             admission: Admission::new(self.horizon),
             position: 0,
             rules: Arc::new(RulesInForce::built_in()),
+            permissions: Permissions::new(Arc::clone(&authority.authority)),
+            authority,
+            commands: Commands::new(self.horizon),
         }
     }
 
@@ -106,19 +128,29 @@ impl Sequencer {
     pub(crate) fn step(&self, state: &mut State, step: Step) -> Result<(), Stopped> {
         match step {
             Step::Decoded(Decoded::Facts(facts)) => self.facts(state, &facts),
-            Step::Decoded(Decoded::Rules {
-                position,
-                time_us,
-                origin,
-                put,
-            }) => self.rules(state, position, time_us, origin, put),
+            Step::Decoded(Decoded::Commands(at, commands)) => self.commands(state, at, &commands),
+            Step::Decoded(Decoded::Rules(at, put)) => self.rules(state, at, put),
+            Step::Decoded(Decoded::Authority(at, put)) => self.authority(state, at, put),
+            Step::Decoded(Decoded::Resolve(at, resolve)) => self.resolve(state, at, *resolve),
             Step::Audit(answer) => self.audit(state, answer),
+            Step::Inspect(id, answer) => self.inspect(state, &id, answer),
         }
     }
 
+    /// The log went on to here.
+    pub(super) fn advance(&self, state: &mut State, at: At) {
+        state.position = at.position;
+        state.admission.advance(at.time_us);
+    }
+
     fn facts(&self, state: &mut State, facts: &Facts) -> Result<(), Stopped> {
-        let mut jobs: Vec<Vec<Job>> = (0..self.shards.len())
-            .map(|_| Vec::with_capacity(facts.items.len() / self.shards.len() + 16))
+        let names: Arc<str> = facts.names.as_str().into();
+        let mut batches: Vec<Batch> = (0..self.shards.len())
+            .map(|_| Batch {
+                jobs: Vec::with_capacity(facts.items.len() / self.shards.len() + 16),
+                times: Vec::new(),
+                names: Arc::clone(&names),
+            })
             .collect();
         let mut effects = Vec::new();
         let mut counts = [0u64; 3];
@@ -143,10 +175,9 @@ impl Sequencer {
                     if outcome == Outcome::Applied && !duplicate {
                         counts[0] += 1;
                         let shard = item.posting.sku.shard(self.shards.len());
-                        jobs[shard].push(Job {
+                        batches[shard].jobs.push(Job {
                             posting: item.posting,
-                            name_at: item.name_at,
-                            name_len: item.name_len,
+                            names: item.names,
                         });
                     } else if duplicate {
                         counts[1] += 1;
@@ -156,22 +187,45 @@ impl Sequencer {
                     set(&mut outcomes, item.index, (outcome, duplicate));
                 }
             }
+            for batch in &mut batches {
+                batch.end_entry(group.time_us);
+            }
             if let Some(Waiting::Movements(callers)) = waiting {
                 answer(callers, outcomes, group, &mut effects);
             }
             state.position = group.position;
         }
         self.count(state, counts);
-        let names: Arc<str> = facts.names.as_str().into();
         let completion = self.completion(state, effects);
-        for (shard, jobs) in self.shards.iter().zip(jobs) {
-            let work = Work::Apply(jobs, Arc::clone(&names), Arc::clone(&completion));
+        for (shard, batch) in self.shards.iter().zip(batches) {
+            let work = Work::Apply(batch, Arc::clone(&completion));
             shard.send(work).map_err(|_| Stopped)?;
         }
         Ok(())
     }
 
+    #[inline]
     fn admit(&self, state: &mut State, head: &Head, item: &Item) -> (Outcome, bool) {
+        let may = self.may(state, item);
+        if (!may || item.lacks_disposition) && !state.admission.is_repeat(item.key, item.content) {
+            let kind = if may {
+                ParkedKind::UnknownDisposition
+            } else {
+                ParkedKind::UnauthorizedSource
+            };
+            let mut parked = head.park(item, kind);
+            if !may {
+                let location = item.acts_at.map(|at| self.locations.name(at));
+                let source = self.sources.name(Loc(item.source));
+                let refusal = state
+                    .authority
+                    .authority
+                    .refusal(source, item.kind, location);
+                parked.reason = format!("{refusal}; {UNLESS_RIGHT}");
+            }
+            self.parked.park(parked);
+            return (Outcome::Parked(kind), false);
+        }
         let verdict = state
             .admission
             .admit(item.key, item.content, item.occurred_us);
@@ -185,16 +239,91 @@ impl Sequencer {
         }
     }
 
-    fn rules(
+    #[inline]
+    fn may(&self, state: &mut State, item: &Item) -> bool {
+        if state.authority.authority.is_open() {
+            return true;
+        }
+        let source = self.sources.name(Loc(item.source));
+        let location = item.acts_at.map(|at| (at.0, self.locations.name(at)));
+        state
+            .permissions
+            .may(item.source, source, location, item.kind)
+    }
+
+    fn commands(&self, state: &mut State, at: At, commands: &[pb::Command]) -> Result<(), Stopped> {
+        self.advance(state, at);
+        let place = Place {
+            position: at.position,
+            time_us: state.admission.now_us(),
+            rules: &state.rules.rules,
+            locations: &self.locations,
+            shards: self.shards.len(),
+        };
+        let mut callers = match self.waiting_for(Some(at.origin)) {
+            Some(Waiting::Commands(callers)) => callers.into_iter(),
+            _ => Vec::new().into_iter(),
+        };
+        let mut todo = Vec::with_capacity(commands.len());
+        let mut decisions = Vec::with_capacity(commands.len());
+        for command in commands {
+            let (decided, duplicate, command) = state.commands.decide(command, &place);
+            todo.extend(command);
+            decisions.push((decided, duplicate, callers.next()));
+        }
+        let (locations, tally) = (Arc::clone(&self.locations), Arc::clone(&self.tally));
+        let tell = move || {
+            for (decided, duplicate, caller) in decisions {
+                let verdict = decided.verdict(duplicate);
+                tally.commands[verdict as usize].fetch_add(1, Relaxed);
+                if let Some(caller) = caller {
+                    caller.tell(decided.receipt(duplicate, &locations));
+                }
+            }
+        };
+        let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
+        let todo: Arc<[_]> = todo.into();
+        self.to_all(|| Work::Commands(Arc::clone(&todo), Arc::clone(&completion)))
+    }
+
+    fn inspect(
         &self,
-        state: &mut State,
-        position: Position,
-        time_us: TimeUs,
-        origin: (u64, u64),
-        put: pb::RulesPut,
+        state: &State,
+        id: &str,
+        answer: oneshot::Sender<Option<ReservationView>>,
     ) -> Result<(), Stopped> {
-        state.position = position;
-        state.admission.advance(time_us);
+        let Some((reservation, confirmed, until_us)) = state.commands.reservation(id) else {
+            // Who gave up waiting is not there any more.
+            let _ = answer.send(None);
+            return Ok(());
+        };
+        let inspection = Arc::new(Inspection {
+            lines: reservation.lines.iter().map(|_| OnceLock::new()).collect(),
+            reservation,
+        });
+        let (position, time_us) = (state.position, state.admission.now_us());
+        let told = Arc::clone(&inspection);
+        let tell = move || {
+            let lines = told.lines.iter().map(|line| {
+                let told = line.get().cloned();
+                told.expect("every line is in a shard, and every shard has told")
+            });
+            let _ = answer.send(Some(ReservationView {
+                lines: lines.collect(),
+                reservation: Arc::clone(&told.reservation),
+                confirmed,
+                until_us,
+                position,
+                time_us,
+            }));
+        };
+        let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
+        self.to_all(|| Work::Inspect(Arc::clone(&inspection), Arc::clone(&completion)))
+    }
+
+    fn rules(&self, state: &mut State, at: At, put: pb::RulesPut) -> Result<(), Stopped> {
+        self.advance(state, at);
+        let position = at.position;
         let mut effects = Vec::new();
         let as_expected = put
             .expected_version
@@ -219,20 +348,38 @@ impl Sequencer {
             });
             effects.push(Effect::PutRules(Arc::clone(&state.rules)));
         }
-        if let Some(Waiting::Rules(caller)) = self.waiting_for(Some(origin)) {
+        if let Some(Waiting::Document(caller)) = self.waiting_for(Some(at.origin)) {
             effects.push(Effect::AnswerRules(caller, state.rules.version));
         }
         let completion = self.completion(state, effects);
-        for shard in &self.shards {
-            let completion = Arc::clone(&completion);
-            let work = if takes_effect {
-                Work::Rules(Arc::clone(&state.rules), completion)
-            } else {
-                Work::Apply(Vec::new(), "".into(), completion)
-            };
-            shard.send(work).map_err(|_| Stopped)?;
+        if !takes_effect {
+            return self.nothing(&completion);
         }
-        Ok(())
+        self.to_all(|| Work::Rules(Arc::clone(&state.rules), Arc::clone(&completion)))
+    }
+
+    fn authority(&self, state: &mut State, at: At, put: pb::AuthorityPut) -> Result<(), Stopped> {
+        self.advance(state, at);
+        let position = at.position;
+        match state
+            .authority
+            .after(put, position, state.admission.now_us())
+        {
+            Ok(Some(authority)) => {
+                state.authority = Arc::new(authority);
+                state.permissions = Permissions::new(Arc::clone(&state.authority.authority));
+                self.authority.put(Arc::clone(&state.authority));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(position, %error, "an authority record cannot be read: no effect");
+            }
+        }
+        let mut effects = Vec::new();
+        if let Some(Waiting::Document(caller)) = self.waiting_for(Some(at.origin)) {
+            effects.push(Effect::AnswerRules(caller, state.authority.version));
+        }
+        self.nothing(&self.completion(state, effects))
     }
 
     fn audit(
@@ -246,19 +393,27 @@ impl Sequencer {
         }));
         let effect = Effect::AnswerAudit(answer, Arc::clone(&sum), state.position);
         let completion = self.completion(state, vec![effect]);
+        self.to_all(|| Work::Audit(Arc::clone(&sum), Arc::clone(&completion)))
+    }
+
+    /// Every shard is told that the log went on, and nothing else.
+    pub(super) fn nothing(&self, completion: &Arc<Completion>) -> Result<(), Stopped> {
+        self.to_all(|| Work::Apply(Batch::default(), Arc::clone(completion)))
+    }
+
+    pub(super) fn to_all(&self, work: impl Fn() -> Work) -> Result<(), Stopped> {
         for shard in &self.shards {
-            let work = Work::Audit(Arc::clone(&sum), Arc::clone(&completion));
-            shard.send(work).map_err(|_| Stopped)?;
+            shard.send(work()).map_err(|_| Stopped)?;
         }
         Ok(())
     }
 
-    fn waiting_for(&self, origin: Option<(u64, u64)>) -> Option<Waiting> {
+    pub(super) fn waiting_for(&self, origin: Option<(u64, u64)>) -> Option<Waiting> {
         let (_, token) = origin.filter(|(instance, _)| *instance == self.instance)?;
         self.pending.remove(&token).map(|(_, waiting)| waiting)
     }
 
-    fn completion(&self, state: &State, effects: Vec<Effect>) -> Arc<Completion> {
+    pub(super) fn completion(&self, state: &State, effects: Vec<Effect>) -> Arc<Completion> {
         Completion::new(
             self.shards.len(),
             state.position,
@@ -268,7 +423,7 @@ impl Sequencer {
         )
     }
 
-    fn count(&self, state: &State, [applied, duplicate, parked]: [u64; 3]) {
+    pub(super) fn count(&self, state: &State, [applied, duplicate, parked]: [u64; 3]) {
         self.tally.applied.fetch_add(applied, Relaxed);
         self.tally.duplicate.fetch_add(duplicate, Relaxed);
         self.tally.parked.fetch_add(parked, Relaxed);
@@ -279,6 +434,10 @@ impl Sequencer {
         self.tally.forgotten_before_us.store(forgotten, Relaxed);
     }
 }
+
+/// What helps against a movement that its source may not post.
+const UNLESS_RIGHT: &str =
+    "release it if it is right, or correct the source authority and send it again";
 
 /// A shard has ended: the instance is stopping.
 #[derive(Debug)]

@@ -543,6 +543,12 @@ impl Log for JetStreamLog {
     }
 
     async fn append(&self, record: Bytes) -> Result<Position, AppendError> {
+        let number = self.message_count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", self.message_ids);
+        self.append_once(record, &name).await
+    }
+
+    async fn append_once(&self, record: Bytes, name: &str) -> Result<Position, AppendError> {
         if record.len() > limits::RECORD_BYTES_MAX {
             return Err(AppendError::TooLarge {
                 bytes: record.len(),
@@ -550,9 +556,8 @@ impl Log for JetStreamLog {
             });
         }
         let _permit = self.in_flight.acquire().await;
-        let number = self.message_count.fetch_add(1, Ordering::Relaxed);
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, format!("{}-{number}", self.message_ids));
+        headers.insert(NATS_MESSAGE_ID, name);
         headers.insert("Nats-Expected-Stream", self.options.stream.as_str());
         let started = Instant::now();
         let mut doubt = None;

@@ -182,6 +182,16 @@ pub trait Log: Send + Sync + 'static {
     /// future does not take the record back: whether it is stored is then unknown.
     async fn append(&self, record: Bytes) -> Result<Position, AppendError>;
 
+    /// Appends a record that any of several instances may append: the log takes the first of a
+    /// name, and answers the others with its position, for a minute at least. A log of one
+    /// instance need not tell them apart.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    async fn append_once(&self, record: Bytes, _name: &str) -> Result<Position, AppendError> {
+        self.append(record).await
+    }
+
     /// First and last position held.
     async fn bounds(&self) -> Result<Bounds, LogError>;
 

@@ -22,19 +22,27 @@ const BUCKETS: usize = 17;
 const FIRST_BUCKET_NS: u64 = 32_000;
 
 /// The calls that are told apart, by their path.
-const METHODS: [(&str, &str); 10] = [
+const METHODS: [(&str, &str); 18] = [
     ("/sellable.v1.Availability/Get", "Availability/Get"),
     ("/sellable.v1.Availability/Explain", "Availability/Explain"),
     ("/sellable.v1.Movements/Post", "Movements/Post"),
     ("/sellable.v1.Movements/PostStream", "Movements/PostStream"),
     ("/sellable.v1.Rules/Get", "Rules/Get"),
     ("/sellable.v1.Rules/Put", "Rules/Put"),
+    ("/sellable.v1.Rules/GetAuthority", "Rules/GetAuthority"),
+    ("/sellable.v1.Rules/PutAuthority", "Rules/PutAuthority"),
     ("/sellable.v1.Operations/Status", "Operations/Status"),
     ("/sellable.v1.Operations/Digest", "Operations/Digest"),
     (
         "/sellable.v1.Operations/ListExceptions",
         "Operations/ListExceptions",
     ),
+    ("/sellable.v1.Operations/Resolve", "Operations/Resolve"),
+    ("/sellable.v1.Reservations/Reserve", "Reservations/Reserve"),
+    ("/sellable.v1.Reservations/Confirm", "Reservations/Confirm"),
+    ("/sellable.v1.Reservations/Release", "Reservations/Release"),
+    ("/sellable.v1.Reservations/Extend", "Reservations/Extend"),
+    ("/sellable.v1.Reservations/Get", "Reservations/Get"),
     // Health, reflection, and what does not exist.
     ("", "other"),
 ];
@@ -210,6 +218,25 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A method that is not listed would be counted as `other`.
+    #[test]
+    fn every_method_of_the_contract_is_listed() {
+        use prost::Message;
+        let descriptors = crate::proto::FILE_DESCRIPTOR_SET;
+        let descriptors = prost_types::FileDescriptorSet::decode(descriptors).expect("built in");
+        let services = descriptors.file.iter().flat_map(|file| &file.service);
+        let methods = services.flat_map(|service| {
+            let paths = service.method.iter();
+            paths.map(|method| format!("/sellable.v1.{}/{}", service.name(), method.name()))
+        });
+        let mut contract: Vec<String> = methods.collect();
+        contract.sort();
+        let listed = METHODS.iter().map(|(path, _)| (*path).to_owned());
+        let mut listed: Vec<String> = listed.filter(|path| !path.is_empty()).collect();
+        listed.sort();
+        assert_eq!(listed, contract);
+    }
 
     #[test]
     fn durations_fall_into_their_buckets() {

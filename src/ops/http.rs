@@ -76,7 +76,7 @@ async fn readyz(State(probe): State<Probe>) -> (StatusCode, String) {
     }
     if !probe.serving.load(SeqCst) {
         // By rules of before, or none, it would give answers that nobody wants.
-        let message = "putting the rules file in force\n";
+        let message = "putting the files of rules and source authority in force\n";
         return (StatusCode::SERVICE_UNAVAILABLE, message.into());
     }
     match instance.not_writable() {

@@ -11,7 +11,13 @@ use prometheus_client::{
 };
 
 use super::Calls;
-use crate::{api::now_us, instance::Instance};
+use crate::{
+    domain::{
+        exceptions::{ParkedKind, StateKind},
+        movement::TimeUs,
+    },
+    instance::{Instance, now_us},
+};
 
 /// All metrics of an instance.
 pub(super) fn registry(instance: &Arc<Instance>, calls: &Calls) -> Registry {
@@ -57,14 +63,33 @@ impl Collector for OfInstance {
                 ("parked", movements.parked),
             ],
         )?;
-        let counts = instance.parked().counts();
+        page.family(
+            "commands",
+            "Commands read from the log, by what was decided",
+            MetricType::Counter,
+            "outcome",
+            instance
+                .commands()
+                .map(|(verdict, count)| (verdict.name(), count)),
+        )?;
+        let kinds = open_exceptions(instance);
         page.family(
             "exceptions",
             "Open exceptions, by kind",
             MetricType::Gauge,
             "kind",
-            crate::domain::exceptions::ParkedKind::ALL
-                .map(|kind| (kind.name(), counts.get(&kind).copied().unwrap_or(0))),
+            kinds.iter().map(|kind| (kind.name, kind.open)),
+        )?;
+        let log_time_us = view.progress().time_us();
+        let age_us = |oldest_us: TimeUs| (log_time_us - oldest_us).max(0);
+        page.family_of_seconds(
+            "exceptions_oldest_age",
+            "Age of the oldest open exception by the log's time, by kind; 0: none is open",
+            "kind",
+            kinds.iter().map(|kind| {
+                let age_us = kind.oldest_us.map_or(0, age_us);
+                (kind.name, age_us as f64 / 1e6)
+            }),
         )?;
         page.gauge(
             "applied_position",
@@ -84,7 +109,11 @@ impl Collector for OfInstance {
         page.gauge("skus", "SKUs known", sizes.skus)?;
         page.gauge("cells", "Cells known: SKUs at locations", sizes.cells)?;
         page.gauge("locations", "Locations known", sizes.locations)?;
-        page.gauge("order_lines", "Order lines followed", sizes.order_lines)?;
+        page.gauge(
+            "order_lines",
+            "Lines followed: of orders, inbound deliveries, transfers and returns",
+            sizes.order_lines,
+        )?;
         page.gauge(
             "ids_remembered",
             "Movement ids remembered for idempotency",
@@ -94,6 +123,11 @@ impl Collector for OfInstance {
             "movements_waiting",
             "Movements of callers that wait to be written or applied",
             instance.waiting_movements() as u64,
+        )?;
+        page.gauge(
+            "commands_waiting",
+            "Commands of callers that wait to be written or decided",
+            instance.waiting_commands() as u64,
         )?;
         page.gauge(
             "rules_version",
@@ -106,7 +140,7 @@ impl Collector for OfInstance {
             sizes.bytes,
         )?;
         page.bytes("ids_memory", "Memory of remembered movement ids", ids.bytes)?;
-        let age_us = match view.progress().time_us() {
+        let age_us = match log_time_us {
             0 => 0,
             time_us => (now_us() - time_us).max(0),
         };
@@ -121,6 +155,31 @@ impl Collector for OfInstance {
             instance.uptime().as_secs_f64(),
         )
     }
+}
+
+/// Open exceptions of one kind.
+struct OfKind {
+    name: &'static str,
+    open: u64,
+    oldest_us: Option<TimeUs>,
+}
+
+/// By kind, parked ones first, also those of which none is open.
+fn open_exceptions(instance: &Instance) -> Vec<OfKind> {
+    let desk = instance.exceptions();
+    let (counts, oldest) = (desk.parked().counts(), desk.parked().oldest());
+    let parked = ParkedKind::ALL.into_iter().map(|kind| OfKind {
+        name: kind.name(),
+        open: counts.get(&kind).copied().unwrap_or(0),
+        oldest_us: oldest.get(&kind).copied(),
+    });
+    let (counts, oldest) = (desk.counts(), desk.oldest());
+    let open = StateKind::ALL.into_iter().map(|kind| OfKind {
+        name: kind.name(),
+        open: counts.get(&kind).copied().unwrap_or(0),
+        oldest_us: oldest.get(&kind).copied(),
+    });
+    parked.chain(open).collect()
 }
 
 #[derive(Debug)]
@@ -188,6 +247,25 @@ impl Page<'_> {
             self.0
                 .encode_descriptor(name, help, unit, MetricType::Gauge)?,
         )
+    }
+
+    /// Seconds, one line for each value of a label.
+    fn family_of_seconds<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, f64)>,
+    ) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (value, seconds) in values {
+            let labels = [(label, value)];
+            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     /// One line for each value of a label.

@@ -5,7 +5,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -23,16 +23,32 @@ use crate::domain::{
     digest::{Digest, Digester},
     keys::SkuHash,
     ledger::{Books, CellChange},
+    movement::TimeUs,
+    reserve::{Offer, Offers},
     rules::{ChannelIx, Membership, Memberships, Policy, Rules},
 };
 
 /// Counts that others may read while the writer works.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counts {
     pub(crate) skus: AtomicU64,
     pub(crate) cells: AtomicU64,
     pub(crate) block_bytes: AtomicU64,
     pub(crate) order_lines: AtomicU64,
+    /// When something happens by itself next; `TimeUs::MAX`: never.
+    pub(crate) next_timer_us: AtomicI64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            skus: AtomicU64::new(0),
+            cells: AtomicU64::new(0),
+            block_bytes: AtomicU64::new(0),
+            order_lines: AtomicU64::new(0),
+            next_timer_us: AtomicI64::new(TimeUs::MAX),
+        }
+    }
 }
 
 /// What a walk over all cells finds.
@@ -42,7 +58,7 @@ pub struct Audit {
     pub digest: Digest,
     /// Cells with anything in them.
     pub cells: u64,
-    /// Order lines.
+    /// Followed lines of orders, inbound deliveries, transfers and returns.
     pub order_lines: u64,
     /// SKUs whose physical balances are not what came in less what went out: a bug.
     pub conservation_violations: u64,
@@ -108,6 +124,60 @@ impl ShardBooks {
             desk.make_sums(unsafe { block.as_ref() });
             desk.put_in_place(index, block);
         }
+    }
+
+    /// What a channel may sell of a SKU and which of its locations offer how much of it, less what
+    /// is `taken` already; `None` if no movement ever named the SKU. With `only`, no other
+    /// location's offer is told.
+    pub(crate) fn offers(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        channel: ChannelIx,
+        only: Option<Loc>,
+        taken: &[(Loc, i64)],
+    ) -> Option<Offers> {
+        let Self { index, desk } = self;
+        // SAFETY: as in `post`.
+        let block = index.get(sku, name, unsafe { epoch::unprotected() })?;
+        let rules = Arc::clone(&desk.rules.rules);
+        let policy = policy_of(&rules, channel, block, block.overridden());
+        let offer = |cell: usize| {
+            let (at, mut balances) = (block.location(cell), block.balances(cell));
+            for (loc, units) in taken {
+                if *loc == at {
+                    balances[Account::Reserved] += units;
+                }
+            }
+            let members = desk.memberships.of(at.0, desk.locations.name(at));
+            let member = members.iter().find(|member| member.channel == channel);
+            member
+                .filter(|member| member.sells(policy))
+                .map(|member| Offer {
+                    at,
+                    rank: member.rank,
+                    units: contribution(member, policy, &balances),
+                })
+        };
+        let by_location = match only {
+            Some(at) => block.find(at).ok().and_then(offer).into_iter().collect(),
+            None => (0..block.cells()).filter_map(offer).collect(),
+        };
+        // What is shown holds for all lines of a cart together.
+        let taken: i64 = taken.iter().map(|(_, units)| units).sum();
+        let ats = policy.ats(block.sum(channel.index()));
+        Some(Offers {
+            ats: (ats - taken).max(0),
+            by_location,
+        })
+    }
+
+    /// Whether a channel sells a SKU from a location, whatever there is of it. Not for the hot path.
+    pub(crate) fn sells(&self, channel: ChannelIx, sku: &str, location: &str) -> bool {
+        let rules = &self.desk.rules.rules;
+        let memberships = rules.memberships(location);
+        let mut members = memberships.iter();
+        members.any(|member| member.channel == channel && member.sells(rules.policy(channel, sku)))
     }
 
     /// Walks over all cells.
@@ -272,7 +342,7 @@ fn contribution(member: &Membership, policy: &Policy, balances: &Balances) -> i6
 }
 
 impl Books for ShardBooks {
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) {
+    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
         let Self { index, desk } = self;
         // SAFETY: the writer alone retires tables and blocks, and it does not use what it has
         // retired.
@@ -290,12 +360,13 @@ impl Books for ShardBooks {
                     desk.set(block, cell, change.at, &before, &after);
                     block.add_net_in(net_in);
                 });
-                return;
+                return before.is_wrong() | after.is_wrong();
             }
         }
 
         // First all that may need another block, so that readers see the movement whole.
         block = desk.make_room(index, block, changes, guard);
+        let mut wrong = false;
         block.write(|| {
             for change in changes {
                 let cell = block.find(change.at).unwrap_or_else(|cell| {
@@ -304,10 +375,20 @@ impl Books for ShardBooks {
                 });
                 let before = block.balances(cell);
                 let after = sum_of(before, change.by);
+                wrong |= before.is_wrong() | after.is_wrong();
                 desk.set(block, cell, change.at, &before, &after);
             }
             block.add_net_in(net_in);
         });
+        wrong
+    }
+
+    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances {
+        // SAFETY: as in `post`.
+        let block = self.index.get(sku, name, unsafe { epoch::unprotected() });
+        block
+            .and_then(|block| Some(block.balances(block.find(at).ok()?)))
+            .unwrap_or_default()
     }
 
     fn prefetch_index(&self, sku: SkuHash) {

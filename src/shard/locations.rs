@@ -14,6 +14,9 @@ pub struct Locations {
     names: boxcar::Vec<Arc<str>>,
 }
 
+/// Names and numbers of all sources of movements ever seen; numbered in the same way.
+pub type Sources = Locations;
+
 impl Locations {
     /// The number of a location; a new one if it was never seen.
     pub fn number(&self, name: &str) -> Loc {

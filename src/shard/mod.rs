@@ -3,6 +3,7 @@
 
 mod block;
 mod books;
+pub(crate) mod commands;
 mod index;
 mod locations;
 mod progress;
@@ -12,7 +13,7 @@ mod view;
 pub(crate) mod worker;
 
 pub use books::Audit;
-pub use locations::Locations;
+pub use locations::{Locations, Sources};
 pub use progress::Progress;
 pub use rulebook::{Rulebook, RulesInForce};
 pub use view::{Explanation, LocationTerm, Reading, Sizes, View};

@@ -45,7 +45,7 @@ pub struct Sizes {
     pub cells: u64,
     /// Locations known.
     pub locations: u64,
-    /// Order lines followed.
+    /// Lines followed: of orders, inbound deliveries, transfers and returns.
     pub order_lines: u64,
     /// Bytes of the blocks and of the index.
     pub bytes: u64,
@@ -141,6 +141,13 @@ impl View {
             sizes.bytes += counts.block_bytes.load(Relaxed) + index.bytes(&guard) as u64;
         }
         sizes
+    }
+
+    /// When something happens by itself next, by the log's time; [`TimeUs::MAX`]: never.
+    pub fn next_timer_us(&self) -> TimeUs {
+        let shards = self.shards.iter();
+        let next = shards.map(|(_, counts)| counts.next_timer_us.load(Relaxed));
+        next.min().unwrap_or(TimeUs::MAX)
     }
 
     /// Number of shards.

@@ -3,8 +3,8 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
     },
     thread::JoinHandle,
 };
@@ -18,33 +18,108 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     books::{Audit, Counts, ShardBooks},
+    commands::{self, Command, Reservation},
     index::Index,
     locations::Locations,
     progress::Progress,
     rulebook::{Rulebook, RulesInForce},
 };
 use crate::{
-    domain::{exceptions::Outcome, ledger::Ledger, movement::TimeUs, posting::Posting},
+    domain::{
+        balances::LocationNames,
+        exceptions::{Acknowledged, ExceptionId, OpenExceptions, Outcome},
+        ledger::{Ledger, Names},
+        lifecycle::{self, Claims},
+        movement::TimeUs,
+        posting::Posting,
+    },
     limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
 };
 
-/// One posting for a shard, and where the SKU's name is among the names of its batch.
+/// One posting for a shard, and where its names are among those of its batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job {
     pub(crate) posting: Posting,
-    pub(crate) name_at: u32,
-    pub(crate) name_len: u8,
+    pub(crate) names: NamesAt,
+}
+
+/// Where the names of a posting are, one behind the other: SKU, document, line, and those of the
+/// order that an authorized return is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamesAt {
+    pub(crate) at: u32,
+    pub(crate) lens: [u8; 5],
+}
+
+impl NamesAt {
+    #[inline]
+    fn of<'n>(&self, names: &'n str) -> Names<'n> {
+        let mut at = self.at as usize;
+        let [sku, document, line, order, order_line] = self.lens.map(|len| {
+            let name = &names[at..at + usize::from(len)];
+            at += usize::from(len);
+            name
+        });
+        Names {
+            sku,
+            document: (document, line),
+            order: (!order.is_empty()).then_some((order, order_line)),
+        }
+    }
+}
+
+/// Postings for one shard, in log order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) jobs: Vec<Job>,
+    /// The log's time of those jobs that end before this place, and begin where the last ended.
+    pub(crate) times: Vec<(u32, TimeUs)>,
+    pub(crate) names: Arc<str>,
+}
+
+impl Batch {
+    /// The jobs added since the last call have this time.
+    pub(crate) fn end_entry(&mut self, time_us: TimeUs) {
+        let end = self.jobs.len() as u32;
+        match self.times.last_mut() {
+            Some((last, _)) if *last == end => {}
+            Some((last, us)) if *us == time_us => *last = end,
+            _ if end > 0 => self.times.push((end, time_us)),
+            _ => {}
+        }
+    }
 }
 
 /// What is to be done at one position of the log, by every shard.
 pub(crate) enum Work {
     /// Apply these.
-    Apply(Vec<Job>, Arc<str>, Arc<Completion>),
+    Apply(Batch, Arc<Completion>),
+    /// Decide and carry out these.
+    Commands(Arc<[Command]>, Arc<Completion>),
+    /// Tell how the lines of a reservation stand.
+    Inspect(Arc<Inspection>, Arc<Completion>),
+    /// A person has seen an exception; note it if it is open here.
+    Acknowledge(Arc<Acknowledgement>, Arc<Completion>),
     /// Go by other rules from here on.
     Rules(Arc<RulesInForce>, Arc<Completion>),
     /// Walk over all cells.
     Audit(Arc<Mutex<Audit>>, Arc<Completion>),
+}
+
+/// How the lines of a reservation stand; each shard fills in its own.
+pub(crate) struct Inspection {
+    pub(crate) reservation: Arc<Reservation>,
+    /// By line: its totals, and what it claims.
+    pub(crate) lines: Box<[OnceLock<(lifecycle::Line, Claims)>]>,
+}
+
+/// A person has seen an exception.
+pub(crate) struct Acknowledgement {
+    pub(crate) id: ExceptionId,
+    pub(crate) acknowledged: Acknowledged,
+    /// Some shard has it open.
+    pub(crate) found: AtomicBool,
 }
 
 /// What became of the movements that one caller posted.
@@ -59,10 +134,19 @@ pub struct Receipt {
 }
 
 /// A caller that waits for its receipt.
-pub(crate) struct Caller {
-    pub(crate) answer: oneshot::Sender<Receipt>,
-    /// What it waits in, free again once it is answered.
-    pub(crate) _room: Option<OwnedSemaphorePermit>,
+pub(crate) struct Caller<R = Receipt> {
+    pub(crate) answer: oneshot::Sender<R>,
+    /// What it waits in.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+impl<R> Caller<R> {
+    /// Answers. Its room is free before, so that who has its answer finds room for the next. Who
+    /// gave up waiting asks again.
+    pub(crate) fn tell(self, receipt: R) {
+        drop(self.room);
+        let _ = self.answer.send(receipt);
+    }
 }
 
 /// What is done when the last shard has finished a position: effects are data until then.
@@ -73,6 +157,8 @@ pub(crate) enum Effect {
     PutRules(Arc<RulesInForce>),
     /// Answer who put rules with the version in force.
     AnswerRules(oneshot::Sender<Position>, Position),
+    /// Answer whatever waits, now that everything is decided and visible.
+    Tell(Box<dyn FnOnce() + Send>),
     /// Answer with the sum of all shards' audits.
     AnswerAudit(
         oneshot::Sender<(Audit, Position)>,
@@ -131,12 +217,13 @@ impl Completion {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
                 Effect::Answer(caller, receipt) => {
-                    let _ = caller.answer.send(receipt);
+                    caller.tell(receipt);
                 }
                 Effect::PutRules(_) => {}
                 Effect::AnswerRules(to, version) => {
                     let _ = to.send(version);
                 }
+                Effect::Tell(tell) => tell(),
                 Effect::AnswerAudit(to, audit, position) => {
                     let audit = *audit.lock().unwrap_or_else(PoisonError::into_inner);
                     let _ = to.send((audit, position));
@@ -150,6 +237,7 @@ impl Completion {
 pub(crate) struct Shard {
     pub(crate) index: Arc<Index>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) exceptions: Arc<Mutex<OpenExceptions>>,
     pub(crate) queue: Sender<Work>,
     pub(crate) thread: JoinHandle<()>,
 }
@@ -158,16 +246,22 @@ pub(crate) struct Shard {
 ///
 /// # Errors
 /// If the system has no thread for it.
-pub(crate) fn start(number: usize, locations: Arc<Locations>) -> std::io::Result<Shard> {
+pub(crate) fn start(
+    number: usize,
+    locations: Arc<Locations>,
+    retain_us: i64,
+) -> std::io::Result<Shard> {
     let (queue, work) = bounded(SHARD_QUEUE_BATCHES_MAX);
-    let mut writer = Writer::new(locations);
+    let mut writer = Writer::new(number as u32, locations, retain_us);
     let (index, counts) = (Arc::clone(&writer.index), Arc::clone(&writer.counts));
+    let exceptions = Arc::clone(&writer.exceptions);
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || or_abort(|| work.into_iter().for_each(|work| writer.work(work))))?;
     Ok(Shard {
         index,
         counts,
+        exceptions,
         queue,
         thread,
     })
@@ -198,13 +292,15 @@ fn abort() -> ! {
 pub(crate) struct Writer {
     pub(crate) index: Arc<Index>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) exceptions: Arc<Mutex<OpenExceptions>>,
+    number: u32,
     ledger: Ledger<ShardBooks>,
     locations: Arc<Locations>,
 }
 
 impl Writer {
-    /// One without any SKUs.
-    pub(crate) fn new(locations: Arc<Locations>) -> Self {
+    /// One without any SKUs. Settled lines are retired `retain_us` after their last change.
+    pub(crate) fn new(number: u32, locations: Arc<Locations>, retain_us: i64) -> Self {
         let (index, counts) = (Arc::new(Index::new()), Arc::<Counts>::default());
         let books = ShardBooks::new(
             Arc::clone(&index),
@@ -214,42 +310,112 @@ impl Writer {
         Self {
             index,
             counts,
-            ledger: Ledger::new(books),
+            exceptions: Arc::default(),
+            number,
+            ledger: Ledger::new(books).retaining(retain_us),
             locations,
         }
     }
 
     /// Does what is to be done at one position, then says so.
     pub(crate) fn work(&mut self, work: Work) {
-        match work {
-            Work::Apply(jobs, names, completion) => {
-                self.apply(&jobs, &names);
-                self.counts
-                    .order_lines
-                    .store(self.ledger.lines().len() as u64, Relaxed);
-                completion.finish();
+        let completion = match work {
+            Work::Apply(batch, completion) => {
+                self.apply(&batch);
+                self.ledger.advance(completion.time_us, &*self.locations);
+                completion
+            }
+            Work::Commands(commands, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                for command in &*commands {
+                    let Self { ledger, number, .. } = self;
+                    commands::carry_out(ledger, command, *number, &*self.locations);
+                }
+                completion
+            }
+            Work::Inspect(inspection, completion) => {
+                self.inspect(&inspection);
+                completion
+            }
+            Work::Acknowledge(acknowledgement, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                self.publish();
+                let Acknowledgement {
+                    id, acknowledged, ..
+                } = &*acknowledgement;
+                if self
+                    .lock_exceptions()
+                    .acknowledge(*id, acknowledged.clone())
+                {
+                    acknowledgement.found.store(true, Relaxed);
+                }
+                completion
             }
             Work::Rules(rules, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
                 self.ledger.books_mut().put_rules(rules);
-                completion.finish();
+                completion
             }
             Work::Audit(sum, completion) => {
                 let mut audit = self.ledger.books().audit();
                 audit.order_lines = self.ledger.lines().len() as u64;
                 audit.digest += self.ledger.lines_digest(&*self.locations);
                 *sum.lock().unwrap_or_else(PoisonError::into_inner) += audit;
-                completion.finish();
+                completion
             }
-        }
+        };
+        self.publish();
+        completion.finish();
         // Lets go of blocks that were outgrown, also when no more are.
         epoch::pin().flush();
     }
 
-    fn apply(&mut self, jobs: &[Job], names: &str) {
+    /// Shows readers what is not in the blocks.
+    fn publish(&mut self) {
+        let lines = self.ledger.lines().len() as u64;
+        self.counts.order_lines.store(lines, Relaxed);
+        let next_us = self.ledger.next_timer_us().unwrap_or(TimeUs::MAX);
+        self.counts.next_timer_us.store(next_us, Relaxed);
+        if self.ledger.has_findings() {
+            let mut open = self
+                .exceptions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for finding in self.ledger.take_findings() {
+                open.take(finding);
+            }
+        }
+    }
+
+    fn lock_exceptions(&self) -> MutexGuard<'_, OpenExceptions> {
+        self.exceptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inspect(&self, inspection: &Inspection) {
+        let lines = inspection.reservation.lines.iter().zip(&inspection.lines);
+        for (line, told) in lines.filter(|(line, _)| line.shard == self.number) {
+            let (lines, now_us) = (self.ledger.lines(), self.ledger.now_us());
+            let totals = lines.get(line.key).unwrap_or_default();
+            let mut claims = lines.claims(line.key, now_us, &*self.locations);
+            claims.sort_unstable_by_key(|(at, _)| self.locations.name(*at).to_owned());
+            told.set((totals, claims))
+                .expect("each line is told of once");
+        }
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        let Batch { jobs, times, names } = batch;
+        let mut times = times.iter().peekable();
+        let mut at = 0;
         let mut groups = jobs.chunks(PREFETCH_POSTINGS).peekable();
         if let Some(first) = groups.peek() {
             self.ledger
                 .prefetch_index(first.iter().map(|job| &job.posting));
+        }
+        if let Some((_, time_us)) = times.peek() {
+            self.ledger.advance(*time_us, &*self.locations);
         }
         while let Some(group) = groups.next() {
             self.ledger.prefetch(group.iter().map(|job| &job.posting));
@@ -259,9 +425,14 @@ impl Writer {
                     .prefetch_index(next.iter().map(|job| &job.posting));
             }
             for job in group {
-                let name_at = job.name_at as usize;
-                let name = &names[name_at..name_at + usize::from(job.name_len)];
-                self.ledger.apply(&job.posting, name, &*self.locations);
+                while times.next_if(|(end, _)| *end <= at).is_some() {
+                    if let Some((_, time_us)) = times.peek() {
+                        self.ledger.advance(*time_us, &*self.locations);
+                    }
+                }
+                self.ledger
+                    .apply(&job.posting, job.names.of(names), &*self.locations);
+                at += 1;
             }
         }
     }

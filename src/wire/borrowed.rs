@@ -7,10 +7,11 @@
 //! One difference is meant: where a text is not UTF-8, prost refuses the whole message. Here that
 //! one movement is invalid, and its neighbours are not lost.
 
-use crate::domain::movement::{Invalid, Kind, Movement};
+use crate::domain::movement::{Invalid, Kind, Movement, TimeUs};
 
 use super::movement::{
-    condition, condition_or_good, given, issue_reason, missing_kind, missing_time, time_us,
+    both, condition, condition_or_good, disposition, given, issue_reason, missing_kind,
+    missing_time, time_us,
 };
 use super::reader::{Broken, DELIMITED, DEPTH, Reader, VARINT, key};
 use super::utf8::from_utf8;
@@ -82,10 +83,13 @@ pub(super) fn read_batch<'a>(
     Ok(batch)
 }
 
-#[inline]
+/// Inlined always, and so are the steps below: left to the compiler, what they return is copied from
+/// step to step, which takes a third longer (`benches/decode.rs`).
+#[inline(always)]
 fn read_found(index: usize, reader: Reader<'_>, depth: u32) -> Result<Found<'_>, Broken> {
     let raw = reader.rest();
-    let fields = read_fields(reader, depth)?;
+    let mut fields = Fields::default();
+    read_fields(reader, depth, &mut fields)?;
     Ok(Found {
         index,
         raw,
@@ -110,22 +114,38 @@ struct Fields<'a> {
     actor: &'a str,
     /// `None` before a kind was read.
     shape: Option<&'static Shape>,
-    /// Fields 1 to 4 of the kind, as far as they are texts.
-    texts: [&'a str; 4],
-    /// Fields 1 to 4 of the kind, as far as they are enums.
-    enums: [i32; 4],
+    /// What the kind says, as far as it was read.
+    said: Said<'a>,
     /// The first text that is not UTF-8, even if a later one overwrote it.
     not_utf8: Option<&'static str>,
 }
 
-/// Which of a kind's fields 1 to 4 are what. All kinds have no more than these two types.
+/// How many fields a kind has at most; they are numbered from 1.
+const KIND_FIELDS_MAX: usize = 5;
+
+/// The fields of a kind.
+#[derive(Default)]
+struct Said<'a> {
+    /// Field n, if it is a text, is at n - 1.
+    texts: [&'a str; KIND_FIELDS_MAX],
+    /// Field n, if it is a number, is at n - 1, as its varint came.
+    numbers: [u64; KIND_FIELDS_MAX],
+    /// The field that is a time: no kind has two.
+    has_time: bool,
+    seconds: i64,
+    nanos: i32,
+}
+
+/// Which of a kind's fields are what.
 struct Shape {
     of: Of,
-    paths: [&'static str; 4],
+    paths: [&'static str; KIND_FIELDS_MAX],
     /// Bit n is set if field n is a text.
     texts: u32,
-    /// Bit n is set if field n is an enum.
-    enums: u32,
+    /// Bit n is set if field n is an enum or another integer.
+    numbers: u32,
+    /// Bit n is set if field n is a time.
+    time: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,42 +160,93 @@ enum Of {
     Picked,
     Packed,
     Shipped,
+    InboundExpected,
+    InboundCancelled,
+    TransferShipped,
+    TransferReceived,
+    TransferClosed,
+    ReturnAuthorized,
+    ReturnCancelled,
+    ReturnReceived,
+    ReturnInspected,
+    ReturnRefunded,
 }
 
-const fn shape(of: Of, texts: u32, enums: u32, paths: [&'static str; 4]) -> Shape {
-    Shape {
+/// The type of a kind's field.
+#[derive(Clone, Copy)]
+enum Is {
+    Text,
+    Number,
+    Time,
+}
+
+/// The shape of a kind with these fields, numbered from 1.
+const fn shape(of: Of, fields: &[(Is, &'static str)]) -> Shape {
+    let mut shape = Shape {
         of,
-        paths,
-        texts,
-        enums,
+        paths: [""; KIND_FIELDS_MAX],
+        texts: 0,
+        numbers: 0,
+        time: 0,
+    };
+    let mut slot = 0;
+    while slot < fields.len() {
+        let (is, path) = fields[slot];
+        shape.paths[slot] = path;
+        slot += 1;
+        match is {
+            Is::Text => shape.texts |= 1 << slot,
+            Is::Number => shape.numbers |= 1 << slot,
+            Is::Time => shape.time |= 1 << slot,
+        }
     }
+    shape
 }
 
 #[rustfmt::skip]
-static SHAPES: [Shape; 10] = [
-    shape(Of::Received, 0b00010, 0b00100, ["received.location", "received.condition", "", ""]),
-    shape(Of::Issued, 0b00010, 0b01100, ["issued.location", "issued.condition", "issued.reason", ""]),
-    shape(Of::Reclassified, 0b00010, 0b01100, ["reclassified.location", "reclassified.from", "reclassified.to", ""]),
-    shape(Of::Adjusted, 0b01010, 0b00100, ["adjusted.location", "adjusted.condition", "adjusted.reason", ""]),
-    shape(Of::Reserved, 0b11110, 0, ["reserved.order", "reserved.line", "reserved.location", "reserved.channel"]),
-    shape(Of::Released, 0b01110, 0, ["released.order", "released.line", "released.location", ""]),
-    shape(Of::Reassigned, 0b11110, 0, ["reassigned.order", "reassigned.line", "reassigned.from", "reassigned.to"]),
-    shape(Of::Picked, 0b01110, 0, ["picked.order", "picked.line", "picked.location", ""]),
-    shape(Of::Packed, 0b01110, 0, ["packed.order", "packed.line", "packed.location", ""]),
-    shape(Of::Shipped, 0b01110, 0, ["shipped.order", "shipped.line", "shipped.location", ""]),
-];
+static SHAPES: [Shape; 20] = {
+    use Is::{Number, Text, Time};
+    [
+        shape(Of::Received, &[(Text, "received.location"), (Number, "received.condition"), (Text, "received.inbound"), (Text, "received.line")]),
+        shape(Of::Issued, &[(Text, "issued.location"), (Number, "issued.condition"), (Number, "issued.reason")]),
+        shape(Of::Reclassified, &[(Text, "reclassified.location"), (Number, "reclassified.from"), (Number, "reclassified.to")]),
+        shape(Of::Adjusted, &[(Text, "adjusted.location"), (Number, "adjusted.condition"), (Text, "adjusted.reason")]),
+        shape(Of::Reserved, &[(Text, "reserved.order"), (Text, "reserved.line"), (Text, "reserved.location"), (Text, "reserved.channel"), (Time, "reserved.expires_at")]),
+        shape(Of::Released, &[(Text, "released.order"), (Text, "released.line"), (Text, "released.location")]),
+        shape(Of::Reassigned, &[(Text, "reassigned.order"), (Text, "reassigned.line"), (Text, "reassigned.from"), (Text, "reassigned.to")]),
+        shape(Of::Picked, &[(Text, "picked.order"), (Text, "picked.line"), (Text, "picked.location")]),
+        shape(Of::Packed, &[(Text, "packed.order"), (Text, "packed.line"), (Text, "packed.location")]),
+        shape(Of::Shipped, &[(Text, "shipped.order"), (Text, "shipped.line"), (Text, "shipped.location")]),
+        shape(Of::InboundExpected, &[(Text, "inbound_expected.inbound"), (Text, "inbound_expected.line"), (Text, "inbound_expected.location"), (Time, "inbound_expected.eta")]),
+        shape(Of::InboundCancelled, &[(Text, "inbound_cancelled.inbound"), (Text, "inbound_cancelled.line")]),
+        shape(Of::TransferShipped, &[(Text, "transfer_shipped.transfer"), (Text, "transfer_shipped.line"), (Text, "transfer_shipped.from"), (Text, "transfer_shipped.to"), (Time, "transfer_shipped.eta")]),
+        shape(Of::TransferReceived, &[(Text, "transfer_received.transfer"), (Text, "transfer_received.line"), (Text, "transfer_received.location"), (Number, "transfer_received.condition")]),
+        shape(Of::TransferClosed, &[(Text, "transfer_closed.transfer"), (Text, "transfer_closed.line")]),
+        shape(Of::ReturnAuthorized, &[(Text, "return_authorized.return"), (Text, "return_authorized.line"), (Text, "return_authorized.location"), (Text, "return_authorized.order"), (Text, "return_authorized.order_line")]),
+        shape(Of::ReturnCancelled, &[(Text, "return_cancelled.return"), (Text, "return_cancelled.line")]),
+        shape(Of::ReturnReceived, &[(Text, "return_received.return"), (Text, "return_received.line"), (Text, "return_received.location")]),
+        shape(Of::ReturnInspected, &[(Text, "return_inspected.return"), (Text, "return_inspected.line"), (Text, "return_inspected.location"), (Number, "return_inspected.disposition")]),
+        shape(Of::ReturnRefunded, &[(Text, "return_refunded.return"), (Text, "return_refunded.line"), (Number, "return_refunded.amount"), (Text, "return_refunded.currency")]),
+    ]
+};
 
 #[inline(always)]
 fn shape_of(field: u32) -> Option<&'static Shape> {
     match field {
         20..=23 => Some(&SHAPES[field as usize - 20]),
         30..=35 => Some(&SHAPES[field as usize - 26]),
+        40..=44 => Some(&SHAPES[field as usize - 30]),
+        50..=54 => Some(&SHAPES[field as usize - 35]),
         _ => None,
     }
 }
 
-#[inline]
-fn read_fields(mut reader: Reader<'_>, depth: u32) -> Result<Fields<'_>, Broken> {
+#[inline(always)]
+fn read_fields<'a>(
+    mut reader: Reader<'a>,
+    depth: u32,
+    fields: &mut Fields<'a>,
+) -> Result<(), Broken> {
     const ID: u32 = key(1, DELIMITED);
     const SOURCE: u32 = key(2, DELIMITED);
     const OCCURRED_AT: u32 = key(3, DELIMITED);
@@ -185,7 +256,6 @@ fn read_fields(mut reader: Reader<'_>, depth: u32) -> Result<Fields<'_>, Broken>
     const REFERENCE: u32 = key(7, DELIMITED);
     const ACTOR: u32 = key(8, DELIMITED);
 
-    let mut fields = Fields::default();
     let bad = &mut fields.not_utf8;
     while !reader.is_done() {
         match reader.key()? {
@@ -212,46 +282,45 @@ fn read_fields(mut reader: Reader<'_>, depth: u32) -> Result<Fields<'_>, Broken>
                 Some(shape) if key & 7 == DELIMITED => {
                     let same = fields.shape.is_some_and(|before| before.of == shape.of);
                     if fields.shape.is_some() && !same {
-                        fields.texts = Default::default();
-                        fields.enums = Default::default();
+                        fields.said = Said::default();
                     }
                     fields.shape = Some(shape);
                     let nested = reader.nested()?;
-                    let (texts, enums) = (&mut fields.texts, &mut fields.enums);
-                    read_kind(nested, depth - 1, shape, texts, enums, bad)?;
+                    read_kind(nested, depth - 1, shape, &mut fields.said, bad)?;
                 }
                 None if key >> 3 > 8 => reader.skip(key, depth)?,
                 _ => return Err(reader.wrong_wire_type()),
             },
         }
     }
-    Ok(fields)
+    Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn read_kind<'a>(
     mut reader: Reader<'a>,
     depth: u32,
     shape: &'static Shape,
-    texts: &mut [&'a str; 4],
-    enums: &mut [i32; 4],
+    said: &mut Said<'a>,
     bad: &mut Option<&'static str>,
 ) -> Result<(), Broken> {
     while !reader.is_done() {
         let key = reader.key()?;
         let field = key >> 3;
-        if field > 4 || (shape.texts | shape.enums) & (1 << field) == 0 {
+        let known = shape.texts | shape.numbers | shape.time;
+        if field > KIND_FIELDS_MAX as u32 || known & (1 << field) == 0 {
             reader.skip(key, depth)?;
             continue;
         }
         let slot = field as usize - 1;
-        let is_text = shape.texts & (1 << field) != 0;
         match key & 7 {
-            DELIMITED if is_text => {
-                read_text(&mut reader, shape.paths[slot], &mut texts[slot], bad)?;
+            DELIMITED if shape.texts & (1 << field) != 0 => {
+                read_text(&mut reader, shape.paths[slot], &mut said.texts[slot], bad)?;
             }
-            // Enums are open: a value too large for 32 bits is cut, as prost does.
-            VARINT if !is_text => enums[slot] = reader.varint()? as i32,
+            VARINT if shape.numbers & (1 << field) != 0 => said.numbers[slot] = reader.varint()?,
+            DELIMITED if shape.time & (1 << field) != 0 => {
+                said.read_time(reader.nested()?, depth - 1)?;
+            }
             _ => return Err(reader.wrong_wire_type()),
         }
     }
@@ -296,7 +365,7 @@ fn read_text<'a>(
 }
 
 impl<'a> Fields<'a> {
-    #[inline]
+    #[inline(always)]
     fn movement(&self) -> Result<Movement<'a>, Invalid> {
         if let Some(path) = self.not_utf8 {
             return Err(Invalid::new(path, "is not UTF-8; encode texts so"));
@@ -307,25 +376,30 @@ impl<'a> Fields<'a> {
         Ok(Movement {
             id: self.id,
             source: self.source,
-            occurred_us: time_us(self.seconds, self.nanos)?,
+            occurred_us: time_us("occurred_at", self.seconds, self.nanos)?,
             sku: self.sku,
             quantity: self.quantity,
             correlation_id: self.correlation_id,
             reference: self.reference,
             actor: self.actor,
-            kind: self.kind(self.shape.ok_or_else(missing_kind)?)?,
+            kind: self.said.kind(self.shape.ok_or_else(missing_kind)?)?,
         })
     }
+}
 
-    #[inline]
+impl<'a> Said<'a> {
+    #[inline(always)]
     fn kind(&self, shape: &'static Shape) -> Result<Kind<'a>, Invalid> {
-        let [first, second, third, fourth] = self.texts;
-        let [_, enum_2, enum_3, _] = self.enums;
-        let [_, path_2, path_3, _] = shape.paths;
+        let [first, second, third, fourth, fifth] = self.texts;
+        let [_, path_2, path_3, path_4, path_5] = shape.paths;
+        let [_, number_2, number_3, number_4, _] = self.numbers;
+        // Enums are open: a value too large for 32 bits is cut, as prost does.
+        let [enum_2, enum_3, enum_4] = [number_2 as i32, number_3 as i32, number_4 as i32];
         Ok(match shape.of {
             Of::Received => Kind::Received {
                 location: first,
                 condition: condition_or_good(path_2, enum_2)?,
+                inbound: both(third, fourth),
             },
             Of::Issued => Kind::Issued {
                 location: first,
@@ -347,6 +421,7 @@ impl<'a> Fields<'a> {
                 line: second,
                 location: third,
                 channel: fourth,
+                expires_us: self.time_us(path_5)?,
             },
             Of::Released => Kind::Released {
                 order: first,
@@ -374,6 +449,75 @@ impl<'a> Fields<'a> {
                 line: second,
                 location: third,
             },
+            Of::InboundExpected => Kind::InboundExpected {
+                inbound: first,
+                line: second,
+                location: third,
+                eta_us: self.time_us(path_4)?,
+            },
+            Of::InboundCancelled => Kind::InboundCancelled {
+                inbound: first,
+                line: second,
+            },
+            Of::TransferShipped => Kind::TransferShipped {
+                transfer: first,
+                line: second,
+                from: third,
+                to: fourth,
+                eta_us: self.time_us(path_5)?,
+            },
+            Of::TransferReceived => Kind::TransferReceived {
+                transfer: first,
+                line: second,
+                location: third,
+                condition: condition_or_good(path_4, enum_4)?,
+            },
+            Of::TransferClosed => Kind::TransferClosed {
+                transfer: first,
+                line: second,
+            },
+            Of::ReturnAuthorized => Kind::ReturnAuthorized {
+                rma: first,
+                line: second,
+                location: third,
+                order: both(fourth, fifth),
+            },
+            Of::ReturnCancelled => Kind::ReturnCancelled {
+                rma: first,
+                line: second,
+            },
+            Of::ReturnReceived => Kind::ReturnReceived {
+                rma: first,
+                line: second,
+                location: third,
+            },
+            Of::ReturnInspected => Kind::ReturnInspected {
+                rma: first,
+                line: second,
+                location: third,
+                disposition: disposition(enum_4),
+            },
+            Of::ReturnRefunded => Kind::ReturnRefunded {
+                rma: first,
+                line: second,
+                amount: number_3 as i64,
+                currency: fourth,
+            },
         })
+    }
+
+    /// Few movements have a time of their own: kept out of the way of those that have none.
+    #[inline(never)]
+    fn read_time(&mut self, reader: Reader<'_>, depth: u32) -> Result<(), Broken> {
+        self.has_time = true;
+        read_time(reader, depth, &mut self.seconds, &mut self.nanos)
+    }
+
+    #[inline]
+    fn time_us(&self, path: &'static str) -> Result<Option<TimeUs>, Invalid> {
+        if !self.has_time {
+            return Ok(None);
+        }
+        time_us(path, self.seconds, self.nanos).map(Some)
     }
 }

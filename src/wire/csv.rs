@@ -8,7 +8,7 @@ use ::csv::{ByteRecord, StringRecord};
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
-use super::draft::{Draft, Field, Form, closest, parse_quantity};
+use super::draft::{Draft, Field, Form, closest, parse_integer};
 use super::quoted;
 use super::text::CSV_HEADER;
 
@@ -88,10 +88,10 @@ impl Columns {
             }
             let text = std::str::from_utf8(value)
                 .map_err(|_| Invalid::new(field.name(), "is not UTF-8; encode texts so"))?;
-            if *field == Field::Quantity {
-                let quantity =
-                    parse_quantity(text).map_err(|reason| Invalid::new(field.name(), reason))?;
-                draft.set_quantity(quantity);
+            if field.is_integer() {
+                let value = parse_integer(*field, text)
+                    .map_err(|reason| Invalid::new(field.name(), reason))?;
+                draft.set_integer(*field, value);
             } else {
                 draft.set(*field, text);
             }

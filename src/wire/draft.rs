@@ -1,5 +1,5 @@
 //! What the text formats (CloudEvents, flat JSON, CSV) have in common: which fields there are,
-//! which kind uses which, and how their values are written.
+//! which kind uses which, and what their values mean.
 
 use std::borrow::Cow;
 
@@ -24,8 +24,17 @@ pub(super) enum Field {
     From,
     To,
     Order,
+    Inbound,
+    Transfer,
+    Return,
     Line,
+    OrderLine,
     Channel,
+    ExpiresAt,
+    Eta,
+    Disposition,
+    Amount,
+    Currency,
     CorrelationId,
     Reference,
     Actor,
@@ -34,13 +43,14 @@ pub(super) enum Field {
 use Field as F;
 
 impl Field {
-    pub(super) const COUNT: usize = 17;
+    pub(super) const COUNT: usize = 26;
 
     #[rustfmt::skip]
     pub(super) const ALL: [Field; Self::COUNT] = [
         F::Type, F::Id, F::Source, F::OccurredAt, F::Sku, F::Quantity, F::Location, F::Condition,
-        F::Reason, F::From, F::To, F::Order, F::Line, F::Channel, F::CorrelationId, F::Reference,
-        F::Actor,
+        F::Reason, F::From, F::To, F::Order, F::Inbound, F::Transfer, F::Return, F::Line,
+        F::OrderLine, F::Channel, F::ExpiresAt, F::Eta, F::Disposition, F::Amount, F::Currency,
+        F::CorrelationId, F::Reference, F::Actor,
     ];
 
     /// Those that the `data` of a CloudEvent has; the envelope has the others.
@@ -60,8 +70,17 @@ impl Field {
             F::From => "from",
             F::To => "to",
             F::Order => "order",
+            F::Inbound => "inbound",
+            F::Transfer => "transfer",
+            F::Return => "return",
             F::Line => "line",
+            F::OrderLine => "order_line",
             F::Channel => "channel",
+            F::ExpiresAt => "expires_at",
+            F::Eta => "eta",
+            F::Disposition => "disposition",
+            F::Amount => "amount",
+            F::Currency => "currency",
             F::CorrelationId => "correlation_id",
             F::Reference => "reference",
             F::Actor => "actor",
@@ -72,48 +91,94 @@ impl Field {
         among.iter().copied().find(|field| field.name() == name)
     }
 
+    /// Whether it is an integer; all others are texts.
+    pub(super) const fn is_integer(self) -> bool {
+        matches!(self, F::Quantity | F::Amount)
+    }
+
     /// Whether it is a field of every kind.
     const fn is_common(self) -> bool {
         (self as u8) <= (F::Quantity as u8) || (self as u8) >= (F::CorrelationId as u8)
     }
 }
 
-/// A kind, the fields it needs beside the common ones, and those it may have.
+/// A kind, the fields it needs beside the common ones, those it may have, and which of these only
+/// together.
 pub(super) struct KindFields {
     pub(super) name: &'static str,
     needs: &'static [Field],
     may: &'static [Field],
+    together: [Field; 2],
+}
+
+const fn kind(name: &'static str, needs: &'static [Field], may: &'static [Field]) -> KindFields {
+    KindFields {
+        name,
+        needs,
+        may,
+        // Each with itself: no condition.
+        together: [F::Type; 2],
+    }
+}
+
+impl KindFields {
+    const fn together(self, first: Field, second: Field) -> Self {
+        Self {
+            together: [first, second],
+            ..self
+        }
+    }
 }
 
 const ORDER_LINE: &[Field] = &[F::Order, F::Line, F::Location];
 
 #[rustfmt::skip]
-pub(super) const KINDS: [KindFields; 10] = [
-    KindFields { name: "received", needs: &[F::Location], may: &[F::Condition] },
-    KindFields { name: "issued", needs: &[F::Location, F::Reason], may: &[F::Condition] },
-    KindFields { name: "reclassified", needs: &[F::Location, F::From, F::To], may: &[] },
-    KindFields { name: "adjusted", needs: &[F::Location, F::Reason], may: &[F::Condition] },
-    KindFields { name: "reserved", needs: &[F::Order, F::Line, F::Location, F::Channel], may: &[] },
-    KindFields { name: "released", needs: &[F::Order, F::Line], may: &[F::Location] },
-    KindFields { name: "reassigned", needs: &[F::Order, F::Line, F::From, F::To], may: &[] },
-    KindFields { name: "picked", needs: ORDER_LINE, may: &[] },
-    KindFields { name: "packed", needs: ORDER_LINE, may: &[] },
-    KindFields { name: "shipped", needs: ORDER_LINE, may: &[] },
+pub(super) const KINDS: [KindFields; 20] = [
+    kind("received", &[F::Location], &[F::Condition, F::Inbound, F::Line]).together(F::Inbound, F::Line),
+    kind("issued", &[F::Location, F::Reason], &[F::Condition]),
+    kind("reclassified", &[F::Location, F::From, F::To], &[]),
+    kind("adjusted", &[F::Location, F::Reason], &[F::Condition]),
+    kind("reserved", &[F::Order, F::Line, F::Location, F::Channel], &[F::ExpiresAt]),
+    kind("released", &[F::Order, F::Line], &[F::Location]),
+    kind("reassigned", &[F::Order, F::Line, F::From, F::To], &[]),
+    kind("picked", ORDER_LINE, &[]),
+    kind("packed", ORDER_LINE, &[]),
+    kind("shipped", ORDER_LINE, &[]),
+    kind("inbound_expected", &[F::Inbound, F::Line, F::Location], &[F::Eta]),
+    kind("inbound_cancelled", &[F::Inbound, F::Line], &[]),
+    kind("transfer_shipped", &[F::Transfer, F::Line, F::From, F::To], &[F::Eta]),
+    kind("transfer_received", &[F::Transfer, F::Line, F::Location], &[F::Condition]),
+    kind("transfer_closed", &[F::Transfer, F::Line], &[]),
+    kind("return_authorized", &[F::Return, F::Line, F::Location], &[F::Order, F::OrderLine]).together(F::Order, F::OrderLine),
+    kind("return_cancelled", &[F::Return, F::Line], &[]),
+    kind("return_received", &[F::Return, F::Line, F::Location], &[]),
+    // Without a disposition it is parked for a person to give it one, so it may be missing.
+    kind("return_inspected", &[F::Return, F::Line, F::Location], &[F::Disposition]),
+    kind("return_refunded", &[F::Return, F::Line], &[F::Amount, F::Currency]),
 ];
 
-const CONDITIONS: [(&str, pb::Condition); 4] = [
+pub(super) const CONDITIONS: [(&str, pb::Condition); 4] = [
     ("good", pb::Condition::Good),
     ("quarantined", pb::Condition::Quarantined),
     ("damaged", pb::Condition::Damaged),
     ("return_pending", pb::Condition::ReturnPending),
 ];
 
-const ISSUE_REASONS: [(&str, pb::IssueReason); 5] = [
+pub(super) const ISSUE_REASONS: [(&str, pb::IssueReason); 5] = [
     ("sale", pb::IssueReason::Sale),
     ("scrap", pb::IssueReason::Scrap),
     ("vendor_return", pb::IssueReason::VendorReturn),
     ("internal", pb::IssueReason::Internal),
     ("other", pb::IssueReason::Other),
+];
+
+pub(super) const DISPOSITIONS: [(&str, pb::Disposition); 6] = [
+    ("restock", pb::Disposition::Restock),
+    ("refurbish", pb::Disposition::Refurbish),
+    ("quarantine", pb::Disposition::Quarantine),
+    ("vendor_return", pb::Disposition::VendorReturn),
+    ("liquidate", pb::Disposition::Liquidate),
+    ("scrap", pb::Disposition::Scrap),
 ];
 
 /// Where fields stand, so that a finding names them as their author wrote them.
@@ -143,6 +208,7 @@ pub(super) struct Draft<'a> {
     form: Form,
     texts: [Option<Cow<'a, str>>; Field::COUNT],
     quantity: Option<i64>,
+    amount: Option<i64>,
 }
 
 impl<'a> Draft<'a> {
@@ -151,6 +217,7 @@ impl<'a> Draft<'a> {
             form,
             texts: [const { None }; Field::COUNT],
             quantity: None,
+            amount: None,
         }
     }
 
@@ -158,13 +225,18 @@ impl<'a> Draft<'a> {
         self.texts[field as usize] = Some(text.into());
     }
 
-    pub(super) fn set_quantity(&mut self, quantity: i64) {
-        self.quantity = Some(quantity);
+    /// Sets a field that [is an integer](Field::is_integer).
+    pub(super) fn set_integer(&mut self, field: Field, value: i64) {
+        match field {
+            F::Amount => self.amount = Some(value),
+            _ => self.quantity = Some(value),
+        }
     }
 
     pub(super) fn has(&self, field: Field) -> bool {
         match field {
             F::Quantity => self.quantity.is_some(),
+            F::Amount => self.amount.is_some(),
             _ => self.texts[field as usize].is_some(),
         }
     }
@@ -188,13 +260,18 @@ impl<'a> Draft<'a> {
                 return Err(self.not_of_kind(field, kind));
             }
         }
-        let occurred_at = time::parse(&self.take(F::OccurredAt))
-            .map_err(|reason| self.invalid(F::OccurredAt, reason))?;
+        let [first, second] = kind.together;
+        for (given, other) in [(first, second), (second, first)] {
+            if self.has(given) && !self.has(other) {
+                let reason = format!("is missing; `{}` needs it", given.name());
+                return Err(self.invalid(other, reason));
+            }
+        }
         Ok(pb::Movement {
+            occurred_at: self.take_time(F::OccurredAt)?,
             kind: Some(self.take_kind(kind)?),
             id: self.take(F::Id),
             source: self.take(F::Source),
-            occurred_at: Some(occurred_at),
             sku: self.take(F::Sku),
             quantity: self.quantity.unwrap_or_default(),
             correlation_id: self.take(F::CorrelationId),
@@ -249,6 +326,24 @@ impl<'a> Draft<'a> {
             .map_or_else(String::new, Cow::into_owned)
     }
 
+    fn take_time(&mut self, field: Field) -> Result<Option<prost_types::Timestamp>, Invalid> {
+        let Some(text) = self.texts[field as usize].take() else {
+            return Ok(None);
+        };
+        let time = time::parse(&text).map_err(|reason| self.invalid(field, reason))?;
+        Ok(Some(time))
+    }
+
+    /// An unknown disposition is one that is missing, as in the other formats: the movement is not
+    /// invalid but waits for a person.
+    fn disposition(&self) -> i32 {
+        let text = self.texts[F::Disposition as usize].as_deref();
+        DISPOSITIONS
+            .iter()
+            .find(|(word, _)| text == Some(word))
+            .map_or(0, |(_, disposition)| (*disposition).into())
+    }
+
     /// One of a list of words; absent is 0, what protobuf calls unspecified.
     fn word<T: Into<i32> + Copy, const N: usize>(
         &self,
@@ -277,6 +372,8 @@ impl<'a> Draft<'a> {
             "received" => Kind::Received(pb::Received {
                 condition: self.word(F::Condition, &CONDITIONS)?,
                 location: self.take(F::Location),
+                inbound: self.take(F::Inbound),
+                line: self.take(F::Line),
             }),
             "issued" => Kind::Issued(pb::Issued {
                 condition: self.word(F::Condition, &CONDITIONS)?,
@@ -294,6 +391,7 @@ impl<'a> Draft<'a> {
                 reason: self.take(F::Reason),
             }),
             "reserved" => Kind::Reserved(pb::Reserved {
+                expires_at: self.take_time(F::ExpiresAt)?,
                 order: self.take(F::Order),
                 line: self.take(F::Line),
                 location: self.take(F::Location),
@@ -325,16 +423,71 @@ impl<'a> Draft<'a> {
                 line: self.take(F::Line),
                 location: self.take(F::Location),
             }),
+            "inbound_expected" => Kind::InboundExpected(pb::InboundExpected {
+                eta: self.take_time(F::Eta)?,
+                inbound: self.take(F::Inbound),
+                line: self.take(F::Line),
+                location: self.take(F::Location),
+            }),
+            "inbound_cancelled" => Kind::InboundCancelled(pb::InboundCancelled {
+                inbound: self.take(F::Inbound),
+                line: self.take(F::Line),
+            }),
+            "transfer_shipped" => Kind::TransferShipped(pb::TransferShipped {
+                eta: self.take_time(F::Eta)?,
+                transfer: self.take(F::Transfer),
+                line: self.take(F::Line),
+                from: self.take(F::From),
+                to: self.take(F::To),
+            }),
+            "transfer_received" => Kind::TransferReceived(pb::TransferReceived {
+                condition: self.word(F::Condition, &CONDITIONS)?,
+                transfer: self.take(F::Transfer),
+                line: self.take(F::Line),
+                location: self.take(F::Location),
+            }),
+            "transfer_closed" => Kind::TransferClosed(pb::TransferClosed {
+                transfer: self.take(F::Transfer),
+                line: self.take(F::Line),
+            }),
+            "return_authorized" => Kind::ReturnAuthorized(pb::ReturnAuthorized {
+                r#return: self.take(F::Return),
+                line: self.take(F::Line),
+                location: self.take(F::Location),
+                order: self.take(F::Order),
+                order_line: self.take(F::OrderLine),
+            }),
+            "return_cancelled" => Kind::ReturnCancelled(pb::ReturnCancelled {
+                r#return: self.take(F::Return),
+                line: self.take(F::Line),
+            }),
+            "return_received" => Kind::ReturnReceived(pb::ReturnReceived {
+                r#return: self.take(F::Return),
+                line: self.take(F::Line),
+                location: self.take(F::Location),
+            }),
+            "return_inspected" => Kind::ReturnInspected(pb::ReturnInspected {
+                disposition: self.disposition(),
+                r#return: self.take(F::Return),
+                line: self.take(F::Line),
+                location: self.take(F::Location),
+            }),
+            "return_refunded" => Kind::ReturnRefunded(pb::ReturnRefunded {
+                amount: self.amount.unwrap_or_default(),
+                r#return: self.take(F::Return),
+                line: self.take(F::Line),
+                currency: self.take(F::Currency),
+            }),
             name => unreachable!("{name} is in KINDS"),
         })
     }
 }
 
-/// Reads a quantity.
+/// Reads a field that [is an integer](Field::is_integer).
 ///
 /// # Errors
-/// The reason, to follow the name of a field.
-pub(super) fn parse_quantity(text: &str) -> Result<i64, String> {
+/// The reason, to follow the name of the field.
+pub(super) fn parse_integer(field: Field, text: &str) -> Result<i64, String> {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
     text.parse::<i64>().map_err(|error| {
         let is_plain = text.len() < 32 && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -343,8 +496,11 @@ pub(super) fn parse_quantity(text: &str) -> Result<i64, String> {
         } else {
             quoted(text)
         };
-        match error.kind() {
-            PosOverflow | NegOverflow => format!("is {shown}, which is beyond 64 bits"),
+        match (error.kind(), field) {
+            (PosOverflow | NegOverflow, _) => format!("is {shown}, which is beyond 64 bits"),
+            (_, F::Amount) => format!(
+                "is {shown}; an integer in the currency's minor unit (cents), without fraction or exponent"
+            ),
             _ => format!("is {shown}; an integer, without fraction or exponent"),
         }
     })
@@ -369,162 +525,4 @@ pub(super) fn closest_of(text: &str, known: &[&'static str]) -> Option<String> {
         .filter(|(slips, _)| *slips <= slips_max)
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, word)| format!("did you mean `{word}`?"))
-}
-
-/// The texts of a movement, by field; `Quantity` is its digits. What is empty is absent.
-///
-/// # Errors
-/// What has no form in text: no time, no kind, an unknown enum value.
-pub(super) fn texts_of(movement: &pb::Movement) -> Result<[String; Field::COUNT], Invalid> {
-    use pb::movement::Kind;
-
-    let kind = movement
-        .kind
-        .as_ref()
-        .ok_or_else(super::movement::missing_kind)?;
-    let time = movement
-        .occurred_at
-        .as_ref()
-        .ok_or_else(super::movement::missing_time)?;
-    let time = time::format(time).map_err(|reason| Invalid::new("occurred_at", reason))?;
-
-    let mut texts = [const { String::new() }; Field::COUNT];
-    let mut texts_of_kind = |name: &str, fields: &[(Field, &str)]| {
-        texts[F::Type as usize] = name.to_owned();
-        for (field, text) in fields {
-            texts[*field as usize] = (*text).to_owned();
-        }
-    };
-    match kind {
-        Kind::Received(k) => texts_of_kind(
-            "received",
-            &[
-                (F::Location, &k.location),
-                (
-                    F::Condition,
-                    condition_word("received.condition", k.condition)?,
-                ),
-            ],
-        ),
-        Kind::Issued(k) => texts_of_kind(
-            "issued",
-            &[
-                (F::Location, &k.location),
-                (
-                    F::Condition,
-                    condition_word("issued.condition", k.condition)?,
-                ),
-                (
-                    F::Reason,
-                    word_of("issued.reason", k.reason, &ISSUE_REASONS)?,
-                ),
-            ],
-        ),
-        Kind::Reclassified(k) => texts_of_kind(
-            "reclassified",
-            &[
-                (F::Location, &k.location),
-                (F::From, condition_word("reclassified.from", k.from)?),
-                (F::To, condition_word("reclassified.to", k.to)?),
-            ],
-        ),
-        Kind::Adjusted(k) => texts_of_kind(
-            "adjusted",
-            &[
-                (F::Location, &k.location),
-                (
-                    F::Condition,
-                    condition_word("adjusted.condition", k.condition)?,
-                ),
-                (F::Reason, &k.reason),
-            ],
-        ),
-        Kind::Reserved(k) => texts_of_kind(
-            "reserved",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::Location, &k.location),
-                (F::Channel, &k.channel),
-            ],
-        ),
-        Kind::Released(k) => texts_of_kind(
-            "released",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::Location, &k.location),
-            ],
-        ),
-        Kind::Reassigned(k) => texts_of_kind(
-            "reassigned",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::From, &k.from),
-                (F::To, &k.to),
-            ],
-        ),
-        Kind::Picked(k) => texts_of_kind(
-            "picked",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::Location, &k.location),
-            ],
-        ),
-        Kind::Packed(k) => texts_of_kind(
-            "packed",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::Location, &k.location),
-            ],
-        ),
-        Kind::Shipped(k) => texts_of_kind(
-            "shipped",
-            &[
-                (F::Order, &k.order),
-                (F::Line, &k.line),
-                (F::Location, &k.location),
-            ],
-        ),
-    }
-    texts[F::OccurredAt as usize] = time;
-    texts[F::Quantity as usize] = movement.quantity.to_string();
-    for (field, text) in [
-        (F::Id, &movement.id),
-        (F::Source, &movement.source),
-        (F::Sku, &movement.sku),
-        (F::CorrelationId, &movement.correlation_id),
-        (F::Reference, &movement.reference),
-        (F::Actor, &movement.actor),
-    ] {
-        texts[field as usize].clone_from(text);
-    }
-    Ok(texts)
-}
-
-fn condition_word(path: &'static str, value: i32) -> Result<&'static str, Invalid> {
-    word_of(path, value, &CONDITIONS)
-}
-
-fn word_of<T: Into<i32> + Copy, const N: usize>(
-    path: &'static str,
-    value: i32,
-    words: &[(&'static str, T); N],
-) -> Result<&'static str, Invalid> {
-    if value == 0 {
-        return Ok("");
-    }
-    words
-        .iter()
-        .find(|(_, known)| (*known).into() == value)
-        .map(|(word, _)| *word)
-        .ok_or_else(|| {
-            Invalid::new(
-                path,
-                format!("is {value}, which this version does not know"),
-            )
-        })
 }

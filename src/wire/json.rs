@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::domain::movement::Invalid;
 use crate::proto::v1 as pb;
 
-use super::draft::{Draft, Field, Form, closest_of, parse_quantity};
+use super::draft::{Draft, Field, Form, closest_of, parse_integer};
 use super::{Malformed, quoted};
 
 /// A movement that was read from JSON, or why it is none.
@@ -244,14 +244,14 @@ fn set_field<'a>(
     };
     let path = form.path(field);
     let value = value(raw);
-    if field != Field::Quantity {
+    if !field.is_integer() {
         draft.set(field, value.text(&path)?);
         return Ok(());
     }
     let reason = match value {
-        Json::Number(digits) => match parse_quantity(digits) {
-            Ok(quantity) => {
-                draft.set_quantity(quantity);
+        Json::Number(digits) => match parse_integer(field, digits) {
+            Ok(value) => {
+                draft.set_integer(field, value);
                 return Ok(());
             }
             Err(reason) => reason,

@@ -18,7 +18,8 @@ pub struct Scratch {
 }
 
 /// Decodes the payload of an entry of the log and visits its movements in order; returns how
-/// many. A record of rules or a tick has none; see [`read_record`] for those.
+/// many. Records of anything else, such as rules, commands or a tick, have none; see
+/// [`read_record`] for those.
 ///
 /// What a producer published holds no other source than its subject names: an empty source is
 /// that one, a different one makes the movement invalid.
@@ -137,12 +138,14 @@ fn decode_record<'a>(
             };
             read_record_batch(batch, movements.offset, visit)
         }
-        Body::Rules(_) | Body::Tick => Ok(0),
+        Body::Rules(_) | Body::Tick | Body::Commands(_) | Body::Authority(_) | Body::Resolve(_) => {
+            Ok(0)
+        }
     }
 }
 
 /// Binds a movement to the source that the subject names, which the broker has checked.
-fn of_source<'a>(mut found: Found<'a>, source: &'a str) -> Found<'a> {
+pub(crate) fn of_source<'a>(mut found: Found<'a>, source: &'a str) -> Found<'a> {
     if !found.source.is_empty() && found.source != source {
         found.movement = Err(Invalid::new(
             "source",

@@ -9,6 +9,7 @@
 //! | one JSON object a line | [`json::line`] | [`text::to_json_line`] |
 //! | CSV | [`csv::Columns`] | [`text::to_csv_row`] |
 //! | a message of any producer | [`media::decode_payload`] | |
+//! | commands, in a record | [`record::read_record`] | [`record::encode_commands`] |
 //!
 //! Two families of failure, never mixed. [`Invalid`] is about one movement: it is parked or
 //! refused, and its neighbours go on. [`Unreadable`] is about the whole message.
@@ -17,6 +18,7 @@
 //! since only they know the time to check against.
 
 pub mod borrowed;
+pub mod command;
 pub mod csv;
 mod draft;
 pub mod json;

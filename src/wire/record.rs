@@ -14,7 +14,7 @@ use super::{Found, Malformed, Unreadable};
 /// The version of the record's format that this version writes, and the latest it reads.
 pub const RECORD_VERSION: u32 = 1;
 
-/// The most that a record has beside its framed movements, see [`framed_bytes`].
+/// The most that a record has beside its framed movements or commands, see [`framed_bytes`].
 pub const RECORD_HEADER_BYTES_MAX: usize = 2 + 9 + 11 + 1 + 10;
 
 /// What a `Record` says. Its movements are not decoded yet.
@@ -39,6 +39,12 @@ pub enum Body<'a> {
     Rules(pb::RulesPut),
     /// Time passed.
     Tick,
+    /// Commands, to be decided in this order.
+    Commands(pb::CommandBatch),
+    /// A new document of source authority.
+    Authority(pb::AuthorityPut),
+    /// What a person decided about an exception.
+    Resolve(pb::ResolveException),
 }
 
 /// The movements of a record, still encoded.
@@ -122,6 +128,9 @@ impl<'a> Fields<'a> {
         const MOVEMENTS: u32 = key(10, DELIMITED);
         const RULES: u32 = key(11, DELIMITED);
         const TICK: u32 = key(12, DELIMITED);
+        const COMMANDS: u32 = key(13, DELIMITED);
+        const AUTHORITY: u32 = key(14, DELIMITED);
+        const RESOLVE: u32 = key(15, DELIMITED);
 
         let mut reader = Reader::new(bytes);
         while !reader.is_done() {
@@ -142,11 +151,11 @@ impl<'a> Fields<'a> {
                         }
                     }
                 }
-                RULES | TICK => {
+                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE => {
                     self.has_other_body = true;
                     reader.delimited()?;
                 }
-                key if matches!(key >> 3, 1..=3 | 10..=12) => {
+                key if matches!(key >> 3, 1..=3 | 10..=15) => {
                     return Err(reader.wrong_wire_type());
                 }
                 key => reader.skip(key, DEPTH)?,
@@ -156,8 +165,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Rules and ticks are rare: prost reads them. That also settles which body counts, should a
-/// record have several.
+/// Whatever is no movements is rarer: prost reads it. That also settles which body counts, should
+/// a record have several.
 fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
     use pb::record::Body as Pb;
     let record = pb::Record::decode(bytes)
@@ -169,10 +178,13 @@ fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
         }),
         Pb::Rules(rules) => Body::Rules(rules),
         Pb::Tick(pb::Tick {}) => Body::Tick,
+        Pb::Commands(commands) => Body::Commands(commands),
+        Pb::Authority(authority) => Body::Authority(authority),
+        Pb::Resolve(resolve) => Body::Resolve(resolve),
     }))
 }
 
-/// How many bytes of a record an encoded movement of `bytes` takes.
+/// How many bytes of a record an encoded movement or command of `bytes` takes.
 pub const fn framed_bytes(bytes: usize) -> usize {
     1 + prost::encoding::encoded_len_varint(bytes as u64) + bytes
 }
@@ -184,34 +196,53 @@ pub fn encode_record<'a>(
     token: u64,
     movements: impl IntoIterator<Item = &'a [u8]>,
 ) -> Bytes {
-    let movements = movements.into_iter();
-    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES_MAX + movements.size_hint().0 * 192);
-    // The header says how long the movements are, so it is known last: leave room before them.
+    const BODY: u32 = key(10, DELIMITED);
+    const MOVEMENT: u32 = key(2, DELIMITED);
+    encode_items(instance, token, [BODY, MOVEMENT], movements.into_iter())
+}
+
+/// Writes a `Record` of commands that are encoded already, by whichever callers: each item is an
+/// encoded `Command`. They are decided in this order.
+pub fn encode_commands<'a>(
+    instance: u64,
+    token: u64,
+    commands: impl IntoIterator<Item = &'a [u8]>,
+) -> Bytes {
+    const BODY: u32 = key(13, DELIMITED);
+    const COMMAND: u32 = key(1, DELIMITED);
+    encode_items(instance, token, [BODY, COMMAND], commands.into_iter())
+}
+
+/// Writes a `Record` whose body repeats one field. The keys are those of the body and of an item.
+fn encode_items<'a>(
+    instance: u64,
+    token: u64,
+    [body, item]: [u32; 2],
+    items: impl Iterator<Item = &'a [u8]>,
+) -> Bytes {
+    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES_MAX + items.size_hint().0 * 192);
+    // The header says how long the items are, so it is known last: leave room before them.
     record.resize(RECORD_HEADER_BYTES_MAX, 0);
-    for movement in movements {
-        put_key(2, DELIMITED, &mut record);
-        put_varint(movement.len() as u64, &mut record);
-        record.extend_from_slice(movement);
+    for bytes in items {
+        put_varint(u64::from(item), &mut record);
+        put_varint(bytes.len() as u64, &mut record);
+        record.extend_from_slice(bytes);
     }
     let body_bytes = record.len() - RECORD_HEADER_BYTES_MAX;
 
     let mut header = Vec::with_capacity(RECORD_HEADER_BYTES_MAX);
-    put_key(1, VARINT, &mut header);
+    put_varint(u64::from(key(1, VARINT)), &mut header);
     put_varint(u64::from(RECORD_VERSION), &mut header);
-    put_key(2, FIXED64, &mut header);
+    put_varint(u64::from(key(2, FIXED64)), &mut header);
     header.extend_from_slice(&instance.to_le_bytes());
-    put_key(3, VARINT, &mut header);
+    put_varint(u64::from(key(3, VARINT)), &mut header);
     put_varint(token, &mut header);
-    put_key(10, DELIMITED, &mut header);
+    put_varint(u64::from(body), &mut header);
     put_varint(body_bytes as u64, &mut header);
 
     let start = RECORD_HEADER_BYTES_MAX - header.len();
     record[start..RECORD_HEADER_BYTES_MAX].copy_from_slice(&header);
     Bytes::from(record).slice(start..)
-}
-
-fn put_key(field: u32, wire_type: u32, to: &mut Vec<u8>) {
-    put_varint(u64::from(key(field, wire_type)), to);
 }
 
 fn put_varint(value: u64, to: &mut Vec<u8>) {

@@ -20,7 +20,8 @@ use std::{
 
 use sellable::proto::v1::{
     self as pb, availability_client::AvailabilityClient, movements_client::MovementsClient,
-    operations_client::OperationsClient, rules_client::RulesClient,
+    operations_client::OperationsClient, reservations_client::ReservationsClient,
+    rules_client::RulesClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -151,6 +152,11 @@ impl Server {
         self.dir.path().join(RULES_FILE)
     }
 
+    /// Where its log lies, if that is embedded.
+    pub(crate) fn journal_dir(&self) -> PathBuf {
+        data_dir(&self.dir)
+    }
+
     /// What it has printed so far, over all its starts.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -269,6 +275,12 @@ impl Server {
         }
     }
 
+    /// How it ended, if it did so by itself.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        child.try_wait().expect("a child has a state")
+    }
+
     /// Stops it as an operator does, and makes sure that it ends well.
     pub(crate) fn stop(&mut self) {
         self.signal("TERM");
@@ -359,6 +371,10 @@ impl Client {
 
     pub(crate) fn operations(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn reservations(&self) -> ReservationsClient<Channel> {
+        ReservationsClient::new(self.channel.clone())
     }
 
     pub(crate) fn rules(&self) -> RulesClient<Channel> {
@@ -453,6 +469,7 @@ pub(crate) fn received(id: &str, sku: &str, quantity: i64, location: &str) -> pb
         pb::movement::Kind::Received(pb::Received {
             location: location.into(),
             condition: pb::Condition::Unspecified.into(),
+            ..pb::Received::default()
         }),
     )
 }

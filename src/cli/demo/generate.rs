@@ -345,6 +345,7 @@ impl Generator {
             line: line.line.to_string(),
             location: self.names[line.location].clone(),
             channel: line.channel.to_owned(),
+            expires_at: None,
         });
         self.report_line("oms", time_us, line, "reserved", kind);
     }
@@ -519,6 +520,7 @@ impl Generator {
         Kind::Received(pb::Received {
             location: self.names[location].clone(),
             condition: pb::Condition::Good.into(),
+            ..pb::Received::default()
         })
     }
 

@@ -99,6 +99,7 @@ pub fn run(mut args: DemoArgs, context: &Context) -> Result<Exit, Failure> {
         ("nats.url", ""),
         ("nats.credentials_file", ""),
         ("rules.file", ""),
+        ("authority.file", ""),
         ("trace.filter", "warn"),
     ] {
         args.settings.preset("demo", key, value);

@@ -102,6 +102,7 @@ impl Sum {
             Kind::Received {
                 location,
                 condition,
+                ..
             }
             | Kind::Adjusted {
                 location,
@@ -132,6 +133,7 @@ impl Sum {
                 self.claim(sku, location, -q);
             }
             Kind::Picked { .. } | Kind::Packed { .. } => {}
+            other => panic!("the retailer reports no `{}`", other.name()),
         }
     }
 }

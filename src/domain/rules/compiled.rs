@@ -1,18 +1,11 @@
 //! Rules made ready for use: policies by SKU, memberships by location.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::collections::BTreeSet;
 
-use super::document::{self, Channel, Document, Entry, Override, Target, Terms};
-use super::finding::{Finding, RulesError, Warning, closest};
+use super::document::{self, Channel, Document, Override, Terms};
 use super::membership::Membership;
-use super::pattern::Pattern;
 use super::policy::Policy;
-use crate::limits;
-
-/// A map for look-ups. The hasher has no random keys, so that nothing here differs from one
-/// process to another; no map is ever iterated.
-type Map<V> = HashMap<Box<str>, V, BuildHasherDefault<DefaultHasher>>;
+use crate::domain::document::{DocumentError, Entry, Map, Places, Warning, unmatched, unseen};
 
 /// A channel's number in one set of [`Rules`], from 0, in order of name. Below
 /// [`CHANNELS_MAX`](limits::CHANNELS_MAX).
@@ -78,7 +71,7 @@ impl Rules {
     /// `minimum` above the `maximum`, a channel without `sources`, an entry listed twice, a wrong
     /// pattern, too many channels, more than
     /// [`RULES_BYTES_MAX`](limits::RULES_BYTES_MAX).
-    pub fn parse(text: &str) -> Result<(Self, Vec<Warning>), RulesError> {
+    pub fn parse(text: &str) -> Result<(Self, Vec<Warning>), DocumentError> {
         let (document, warnings) = document::read(text)?;
         let rules = Self {
             text: text.into(),
@@ -94,11 +87,10 @@ impl Rules {
 
     fn compile(mut self, document: Document) -> Self {
         let mut lists = 0;
-        let sizes: Vec<u32> = self.groups.iter().map(|group| group.size).collect();
         self.channels = document
             .channels
             .iter()
-            .map(|channel| Compiled::new(channel, &sizes, &mut lists))
+            .map(|channel| Compiled::new(channel, &self.groups, &mut lists))
             .collect();
         let keys = document
             .channels
@@ -216,50 +208,12 @@ impl Rules {
     /// A warning for each location that is named and not `known`, that is, has never been seen:
     /// the first [`RULES_FINDINGS_MAX`](limits::RULES_FINDINGS_MAX), in the order of the document.
     pub fn warnings(&self, known: impl Fn(&str) -> bool) -> Vec<Warning> {
-        let unseen =
-            |entry: &Entry| matches!(&entry.target, Target::Location(name) if !known(name));
-        self.warn_about(unseen, |name| {
-            let groups = self.document.groups.iter().map(|group| group.name.as_str());
-            let hint = closest(name, groups).map_or_else(String::new, |group| {
-                format!(" (did you mean the group `@{group}`?)")
-            });
-            format!("the location `{name}` has never been seen{hint}")
-        })
+        unseen(self.document.entries(), &self.document.groups, known)
     }
 
     /// A warning for each pattern that matches none of the known locations. Likewise bounded.
     pub fn pattern_warnings<'n>(&self, known: impl IntoIterator<Item = &'n str>) -> Vec<Warning> {
-        let known: Vec<&str> = known.into_iter().collect();
-        let unmatched = |entry: &Entry| match &entry.target {
-            Target::Pattern(pattern, _) => !known.iter().any(|name| pattern.matches(name)),
-            _ => false,
-        };
-        self.warn_about(unmatched, |text| {
-            format!("the pattern `{text}` matches no location seen so far")
-        })
-    }
-
-    /// Says `message` of the first entries that are `odd`.
-    fn warn_about(
-        &self,
-        odd: impl Fn(&Entry) -> bool,
-        message: impl Fn(&str) -> String,
-    ) -> Vec<Warning> {
-        let mut entries: Vec<&Entry> = self.document.entries().filter(|entry| odd(entry)).collect();
-        entries.sort_by_key(|entry| (entry.place.line, entry.place.column));
-        entries.truncate(limits::RULES_FINDINGS_MAX);
-        let warning = |entry: &Entry| {
-            let (Target::Location(text) | Target::Pattern(_, text)) = &entry.target else {
-                return None;
-            };
-            Some(Finding {
-                line: entry.place.line,
-                column: entry.place.column,
-                path: entry.path.to_string(),
-                message: message(text),
-            })
-        };
-        entries.into_iter().filter_map(warning).collect()
+        unmatched(self.document.entries(), known)
     }
 }
 
@@ -270,12 +224,12 @@ fn index(at: usize) -> ChannelIx {
 
 impl Compiled {
     /// `lists` counts the lists of exclusions of all channels.
-    fn new(channel: &Channel, group_sizes: &[u32], lists: &mut u32) -> Self {
+    fn new(channel: &Channel, groups: &[Places], lists: &mut u32) -> Self {
         let mut exclusions = Vec::new();
         let mut exclude = |entries: &[Entry]| {
             let list = *lists;
             *lists += 1;
-            exclusions.push((list, Places::of(entries, group_sizes)));
+            exclusions.push((list, Places::of(entries, groups)));
             list
         };
         let open = Policy {
@@ -305,7 +259,7 @@ impl Compiled {
             name: channel.name.as_str().into(),
             base,
             overrides,
-            sources: Places::of(&channel.sources, group_sizes),
+            sources: Places::of(&channel.sources, groups),
             exclusions,
         }
     }
@@ -366,57 +320,5 @@ impl Selectors {
             let prefix = sku.get(..*length)?;
             self.prefixes.get(prefix).copied()
         })
-    }
-}
-
-/// A list of locations, patterns and groups, as a function from location to rank.
-#[derive(Debug, Clone, Default)]
-struct Places {
-    exact: Map<u32>,
-    /// In order of rank.
-    patterns: Vec<(u32, Pattern)>,
-    /// The rank of its first member, and the group's index; in order of rank.
-    groups: Vec<(u32, usize)>,
-    /// One more than the largest rank.
-    size: u32,
-}
-
-impl Places {
-    /// Ranks cannot overflow: no entry is listed twice, so there are fewer than bytes in a
-    /// document.
-    fn of(entries: &[Entry], group_sizes: &[u32]) -> Self {
-        let mut places = Self::default();
-        for entry in entries {
-            let rank = places.size;
-            places.size += 1;
-            match &entry.target {
-                Target::Location(name) => {
-                    places.exact.insert(name.as_str().into(), rank);
-                }
-                Target::Pattern(pattern, _) => places.patterns.push((rank, pattern.clone())),
-                Target::Group(group) => {
-                    places.groups.push((rank, *group));
-                    places.size += group_sizes[*group];
-                }
-            }
-        }
-        places
-    }
-
-    /// The rank of the first entry that matches; `groups` has the location's rank in each group.
-    fn rank(&self, location: &str, groups: &[Option<u32>]) -> Option<u32> {
-        let exact = self.exact.get(location).copied();
-        let pattern = self
-            .patterns
-            .iter()
-            .find(|(_, pattern)| pattern.matches(location));
-        let group = self
-            .groups
-            .iter()
-            .find_map(|(rank, group)| Some(rank + groups[*group]?));
-        [exact, pattern.map(|(rank, _)| *rank), group]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }

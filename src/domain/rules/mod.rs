@@ -22,7 +22,7 @@
 //!
 //! - `"@stores"`: the group `stores`. A group that does not exist is always an error. Groups have
 //!   no groups among their members.
-//! - `"store-*"`: a pattern, see [`Pattern`]: `*`, `?`, `[abc]`, `[a-z]`, `[!abc]`.
+//! - `"store-*"`: a pattern, see [`Pattern`](super::document::Pattern): `*`, `?`, `[abc]`, `[a-z]`, `[!abc]`.
 //! - `"dc-east"`: a location. One never seen so far is a warning ([`Rules::warnings`]), because
 //!   rules may be put before the first movement. A group's name without its `@` is an error.
 //!
@@ -39,10 +39,7 @@
 
 mod compiled;
 mod document;
-mod duplicate;
-mod finding;
 mod membership;
-mod pattern;
 mod policy;
 #[cfg(test)]
 mod property_tests;
@@ -51,8 +48,6 @@ mod tally;
 mod tests;
 
 pub use compiled::{ChannelIx, Rules};
-pub use finding::{Finding, RulesError, Warning};
 pub use membership::{Membership, Memberships};
-pub use pattern::Pattern;
 pub use policy::Policy;
 pub use tally::{ChangeTally, ChannelPair, SkuChange, channel_pairs};

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::tests::{order, rules};
-use super::{Membership, Pattern, Rules};
+use super::{Membership, Rules};
+use crate::domain::document::Pattern;
 
 /// A document with overrides by exact SKU and by prefix over a small alphabet, so that they meet.
 fn overrides() -> impl Strategy<Value = std::collections::BTreeMap<String, i64>> {

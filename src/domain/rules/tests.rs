@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Memberships, Rules, RulesError, Warning};
+use super::{Memberships, Rules};
+use crate::domain::document::{DocumentError, Warning};
 use crate::limits;
 
 pub(super) fn rules(text: &str) -> Rules {
@@ -12,7 +13,7 @@ pub(super) fn rules(text: &str) -> Rules {
     }
 }
 
-fn error(text: &str) -> RulesError {
+fn error(text: &str) -> DocumentError {
     Rules::parse(text).expect_err(text)
 }
 

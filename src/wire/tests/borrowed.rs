@@ -2,7 +2,7 @@ use prost::Message;
 
 use super::*;
 use crate::wire::borrowed::{for_each_movement, read_movement};
-use crate::wire::movement::from_proto;
+use crate::wire::movement::{from_proto, to_proto};
 use crate::wire::{Found, Malformed};
 
 /// What our decoder makes of a batch.
@@ -56,7 +56,7 @@ fn agree(bytes: &[u8]) {
 
 /// A field that the contract does not have, of any wire type.
 fn arb_unknown() -> impl Strategy<Value = Vec<u8>> {
-    let number = prop_oneof![11..19u32, 40..200u32, Just((1 << 29) - 1)];
+    let number = prop_oneof![11..19u32, 36..40u32, 55..200u32, Just((1 << 29) - 1)];
     let leaf = (
         number.clone(),
         any::<u64>(),
@@ -122,21 +122,42 @@ fn field(number: u32, content: &[u8]) -> Vec<u8> {
     field
 }
 
-/// Number and content of a field that is a message by the contract: the time or the kind.
-fn nested(mut field: &[u8]) -> Option<(u32, &[u8])> {
+/// Number and content of a field, if that is one of these.
+fn nested(mut field: &[u8], is_message: impl Fn(u32) -> bool) -> Option<(u32, &[u8])> {
     use prost::encoding::{decode_key, decode_varint};
     let (number, _) = decode_key(&mut field).expect("a key");
-    if !matches!(number, 3 | 20..=35) {
+    if !is_message(number) {
         return None;
     }
     decode_varint(&mut field).expect("a length");
     Some((number, field))
 }
 
+/// The content of a kind, with an unknown field before the first: within its time, if it has one.
+fn with_unknown(kind: u32, content: &[u8], unknown: &[u8]) -> Vec<u8> {
+    let mut fields = split(content);
+    let time = match kind {
+        30 | 42 => 5,
+        40 => 4,
+        _ => 0,
+    };
+    for at in &mut fields {
+        if let Some((number, content)) = nested(at, |number| number == time) {
+            *at = field(number, &[unknown, content].concat());
+            return fields.concat();
+        }
+    }
+    [unknown, content].concat()
+}
+
 /// The bytes of a movement as a newer or an odd producer might write them: fields of several
 /// movements in any order, repeated, with unknown ones between.
 fn arb_odd_movement() -> impl Strategy<Value = Vec<u8>> {
-    let movements = prop::collection::vec(arb_movement(), 1..4);
+    // Mostly of one kind, whose parts merge then.
+    let movements = (0..KIND_NAMES.len()).prop_flat_map(|kind| {
+        let kinds = prop_oneof![3 => Just(kind), 1 => 0..KIND_NAMES.len()];
+        prop::collection::vec(arb_movement_of(kinds), 1..4)
+    });
     let unknown = prop::collection::vec(arb_unknown(), 0..4);
     (movements, unknown, any::<bool>(), any::<u64>()).prop_perturb(
         |(movements, unknown, shuffle, _), mut rng| {
@@ -146,11 +167,11 @@ fn arb_odd_movement() -> impl Strategy<Value = Vec<u8>> {
                 .collect();
             for unknown in unknown {
                 let at = rng.random_range(0..=fields.len());
-                match fields.get(at).and_then(|field| nested(field)) {
+                let is_message = |number| matches!(number, 3 | 20..=35 | 40..=54);
+                match fields.get(at).and_then(|field| nested(field, is_message)) {
                     // Within a nested message too.
                     Some((number, content)) => {
-                        let content = [unknown.as_slice(), content].concat();
-                        fields[at] = field(number, &content);
+                        fields[at] = field(number, &with_unknown(number, content, &unknown));
                     }
                     None => fields.insert(at, unknown),
                 }
@@ -237,8 +258,13 @@ proptest! {
     fn agrees_on_random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         agree(&bytes);
         agree(&field(2, &bytes));
-        agree(&field(2, &field(20, &bytes)));
         agree(&field(2, &field(3, &bytes)));
+        for kind in [20, 30, 40, 42, 43, 50, 53, 54] {
+            agree(&field(2, &field(kind, &bytes)));
+        }
+        for (kind, time) in [(30, 5), (40, 4), (42, 5)] {
+            agree(&field(2, &field(kind, &field(time, &bytes))));
+        }
     }
 }
 
@@ -282,6 +308,7 @@ fn agrees_on_nesting_to_the_last_level() {
         agree(&field(2, &groups));
         agree(&field(2, &field(3, &groups)));
         agree(&field(2, &field(20, &groups)));
+        agree(&field(2, &field(30, &field(5, &groups))));
     }
     assert!(read(&groups(100)).is_ok());
     let error = read(&groups(101)).expect_err("too deep");
@@ -303,7 +330,8 @@ fn repeated_parts_of_a_kind_merge_and_another_kind_replaces() {
         found.movement.expect("valid").kind,
         Kind::Received {
             location: "DC-9",
-            condition: Condition::Damaged
+            condition: Condition::Damaged,
+            inbound: None,
         }
     );
     // Issued comes between: what was before it is forgotten.
@@ -319,11 +347,83 @@ fn repeated_parts_of_a_kind_merge_and_another_kind_replaces() {
         found.movement.expect("valid").kind,
         Kind::Received {
             location: "DC-9",
-            condition: Condition::Good
+            condition: Condition::Good,
+            inbound: None,
         }
     );
     agree(&field(2, &merged));
     agree(&field(2, &replaced));
+}
+
+#[test]
+fn times_of_a_kind_merge_and_are_told_from_none() {
+    let head = split(&example().encode_to_vec())
+        .into_iter()
+        .filter(|field| field[0] < 0x80)
+        .collect::<Vec<_>>()
+        .concat();
+    let seconds = field(5, &[0x08, 7]);
+    let nanos = field(5, &[0x10, 0xd0, 0x0f]);
+    let reserved = |parts: &[&[u8]]| {
+        let kinds: Vec<_> = parts.iter().map(|part| field(30, part)).collect();
+        let bytes = [&*head, &*kinds.concat()].concat();
+        agree(&field(2, &bytes));
+        match read_movement(0, &bytes).expect("a movement").movement {
+            Ok(Movement {
+                kind: Kind::Reserved { expires_us, .. },
+                ..
+            }) => expires_us,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reserved(&[&[]]), None);
+    assert_eq!(reserved(&[&field(5, &[])]), Some(0));
+    assert_eq!(reserved(&[&seconds]), Some(7_000_000));
+    assert_eq!(reserved(&[&seconds, &nanos]), Some(7_000_002));
+    assert_eq!(reserved(&[&[&*nanos, &*seconds].concat()]), Some(7_000_002));
+    // Another kind comes between: its time is forgotten.
+    let between = [
+        field(30, &seconds),
+        field(40, &field(4, &[0x08, 9])),
+        field(30, &nanos),
+    ];
+    let bytes = [&*head, &*between.concat()].concat();
+    agree(&field(2, &bytes));
+    let found = read_movement(0, &bytes).expect("a movement");
+    assert!(matches!(
+        found.movement.expect("valid").kind,
+        Kind::Reserved {
+            expires_us: Some(2),
+            ..
+        }
+    ));
+}
+
+#[test]
+fn numbers_are_cut_to_what_they_are() {
+    let numbered = |kind: u32, number: u32, value: u64| {
+        let mut content = Vec::new();
+        prost::encoding::encode_key(number, prost::encoding::WireType::Varint, &mut content);
+        prost::encoding::encode_varint(value, &mut content);
+        let mut movement = example().encode_to_vec();
+        movement.extend(field(kind, &content));
+        agree(&field(2, &movement));
+        let found = read_movement(0, &movement).expect("a movement");
+        to_proto(&found.movement.expect("valid"))
+    };
+    for value in [0, 1, u64::from(u32::MAX), 1 << 63, u64::MAX] {
+        let Some(pb::movement::Kind::ReturnRefunded(refunded)) = numbered(54, 3, value).kind else {
+            panic!("refunded");
+        };
+        assert_eq!(refunded.amount, value as i64);
+    }
+    for (value, disposition) in [(1, 1), (6, 6), (7, 0), (1 << 32 | 2, 2), (u64::MAX, 0)] {
+        let Some(pb::movement::Kind::ReturnInspected(inspected)) = numbered(53, 4, value).kind
+        else {
+            panic!("inspected");
+        };
+        assert_eq!(inspected.disposition, disposition);
+    }
 }
 
 #[test]
@@ -361,6 +461,28 @@ fn bad_text_invalidates_its_movement_alone() {
         said(found.movement),
         "reserved.channel: is not UTF-8; encode texts so"
     );
+    for (kind, number, path) in [
+        (20, 3, "received.inbound"),
+        (20, 4, "received.line"),
+        (40, 1, "inbound_expected.inbound"),
+        (41, 2, "inbound_cancelled.line"),
+        (42, 4, "transfer_shipped.to"),
+        (43, 3, "transfer_received.location"),
+        (44, 1, "transfer_closed.transfer"),
+        (50, 5, "return_authorized.order_line"),
+        (51, 1, "return_cancelled.return"),
+        (52, 3, "return_received.location"),
+        (53, 1, "return_inspected.return"),
+        (54, 4, "return_refunded.currency"),
+    ] {
+        let bad = [&*good, &*field(kind, &field(number, b"\xc3"))].concat();
+        agree(&field(2, &bad));
+        let found = read_movement(0, &bad).expect("a movement");
+        assert_eq!(
+            said(found.movement),
+            format!("{path}: is not UTF-8; encode texts so")
+        );
+    }
 }
 
 #[test]

@@ -46,14 +46,57 @@ fn missing_source_may_come_from_the_caller() {
 fn bad_headers_say_which_column() {
     #[rustfmt::skip]
     let cases = [
-        ("type,id,occurred_at,sku,qty", "header: has the unknown column \"qty\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, line, channel, correlation_id, reference, actor"),
+        ("type,id,occurred_at,sku,qty", "header: has the unknown column \"qty\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         ("type,id,Occurred-At,sku,quantity", "header: has the unknown column \"Occurred-At\"; did you mean `occurred_at`?"),
         ("type,id,occurred_at,sku,quantity,sku", "header: has the column `sku` twice"),
         ("type,id,occurred_at,sku", "header: has no column `quantity` (a header row is required)"),
-        ("", "header: has the unknown column \"\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, line, channel, correlation_id, reference, actor"),
+        ("", "header: has the unknown column \"\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
     ];
     for (header, expected) in cases {
         assert_eq!(said(columns(header)), expected);
+    }
+}
+
+#[test]
+fn supply_and_returns_go_by_their_columns() {
+    const HEADER: &str = "type,id,source,occurred_at,sku,quantity,location,return,inbound,line,order_line,order,eta,disposition,amount,currency";
+    let row = |row: &str| {
+        let [kind, rest] = row.splitn(2, ',').collect::<Vec<_>>()[..] else {
+            panic!("a kind and the rest");
+        };
+        let text = format!("{kind},m-1,wms,2026-11-20T10:00:00Z,S,5,{rest}");
+        self::row(HEADER, text.as_bytes())
+    };
+    let kind = |text: &str| row(text).expect("valid").kind.expect("a kind");
+    assert_eq!(
+        kind("return_refunded,,RMA-1,,2,,,,,1999,EUR"),
+        pb::movement::Kind::ReturnRefunded(pb::ReturnRefunded {
+            r#return: "RMA-1".into(),
+            line: "2".into(),
+            amount: 1_999,
+            currency: "EUR".into(),
+        })
+    );
+    for (disposition, expected) in [("scrap", 6), ("", 0), ("donate", 0), ("SCRAP", 0)] {
+        assert_eq!(
+            Some(kind(&format!(
+                "return_inspected,DC-1,RMA-1,,2,,,,{disposition},,"
+            ))),
+            inspected(expected).kind
+        );
+    }
+    #[rustfmt::skip]
+    let cases = [
+        ("received,D,,PO-1,,,,,,,", "line: is missing; `inbound` needs it"),
+        ("received,D,,,2,,,,,,", "inbound: is missing; `line` needs it"),
+        ("return_authorized,D,R,,2,,O-1,,,,", "order_line: is missing; `order` needs it"),
+        ("return_authorized,D,R,,2,3,,,,,", "order: is missing; `order_line` needs it"),
+        ("return_refunded,,R,,2,,,,,19.99,EUR", "amount: is 19.99; an integer in the currency's minor unit (cents), without fraction or exponent"),
+        ("inbound_expected,D,,P,2,,,tomorrow,,,", "eta: is \"tomorrow\"; a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:00.5+01:00"),
+        ("return_received,D,R,,2,,,,scrap,,", "disposition: is no field of `return_received`, which has return, line, location"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(said(row(text)), expected);
     }
 }
 
@@ -70,7 +113,7 @@ fn bad_rows_name_the_column() {
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S, 5,D,,,", "quantity: is \" 5\"; an integer, without fraction or exponent"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,,D,,,", "quantity: is missing; it is required"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,99999999999999999999,D,,,", "quantity: is 99999999999999999999, which is beyond 64 bits"),
-        (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,O-1", "order: is no field of `received`, which has location, condition"),
+        (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,O-1", "order: is no field of `received`, which has location, condition, inbound, line"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,S,5,D,bad,,", "condition: is \"bad\"; one of good, quarantined, damaged, return_pending"),
         (b"issued,m-1,wms,2026-11-20T10:00:00Z,S,5,D,,,", "reason: is missing; `issued` needs it"),
         (b"received,m-1,wms,2026-11-20T10:00:00Z,\xff,5,D,,,", "sku: is not UTF-8; encode texts so"),

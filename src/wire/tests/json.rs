@@ -16,7 +16,7 @@ fn plain() -> pb::Movement {
         quantity: 5,
         kind: Some(pb::movement::Kind::Received(pb::Received {
             location: "DC-1".into(),
-            condition: 0,
+            ..pb::Received::default()
         })),
         ..Default::default()
     }
@@ -116,7 +116,7 @@ fn bad_events_name_the_field() {
         (with(EVENT, time, "1795168800"), "time: is the number 1795168800; a text, in quotes"),
         (with(EVENT, kind, "sellable.movement.received.v2"), "type: is \"sellable.movement.received.v2\", which is newer than this version knows (v1)"),
         (with(EVENT, kind, "sellable.movement.recieved.v1"), "type: is \"recieved\", which this version does not know; did you mean `received`?"),
-        (with(EVENT, kind, "sellable.movement.x.v1"), "type: is \"x\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped"),
+        (with(EVENT, kind, "sellable.movement.x.v1"), "type: is \"x\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
         (with(EVENT, kind, "received"), &format!("type: is \"received\"; {TYPE}")),
         (with(EVENT, kind, "sellable.movement.received"), &format!("type: is \"sellable.movement.received\"; {TYPE}")),
         (with(EVENT, kind, "sellable.movement.received.v0"), &format!("type: is \"sellable.movement.received.v0\"; {TYPE}")),
@@ -131,15 +131,15 @@ fn bad_events_name_the_field() {
         (with(EVENT, "\"sku\"", "\"skuu\""), "data.skuu: is unknown; did you mean `sku`?"),
         (with(EVENT, "\"location\"", "\"loction\""), "data.loction: is unknown; did you mean `location`?"),
         (with(EVENT, "\"location\"", "\"correlationId\":\"x\",\"location\""), "data.correlationId: is unknown; did you mean `correlation_id`?"),
-        (with(EVENT, "\"location\"", "\"colour\":1,\"location\""), "data.colour: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, line, channel, correlation_id, reference, actor"),
+        (with(EVENT, "\"location\"", "\"colour\":1,\"location\""), "data.colour: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         (with(EVENT, "\"location\"", "\"occurred_at\":1,\"location\""), "data.occurred_at: is unknown; the event itself has it, as `time`"),
         (with(EVENT, "\"location\"", "\"id\":1,\"location\""), "data.id: is unknown; the event itself has it, as `id`"),
-        (with(EVENT, "\"location\"", "\"a\\u0007\":1,\"location\""), "data.a\\u{7}: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, line, channel, correlation_id, reference, actor"),
+        (with(EVENT, "\"location\"", "\"a\\u0007\":1,\"location\""), "data.a\\u{7}: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         (with(EVENT, "\"location\":\"DC-1\"", "\"sku\":\"SKU-1\""), "data.sku: is there twice"),
         (with(EVENT, "\"id\"", "\"source\":\"wms\",\"id\""), "source: is there twice"),
         (with(EVENT, "\"id\"", "\"ext\":1,\"\\u0065xt\":2,\"id\""), "ext: is there twice"),
         (with(EVENT, ",\"location\":\"DC-1\"", ""), "data.location: is missing; `received` needs it"),
-        (with(EVENT, "\"location\"", "\"channel\":\"web\",\"location\""), "data.channel: is no field of `received`, which has location, condition"),
+        (with(EVENT, "\"location\"", "\"channel\":\"web\",\"location\""), "data.channel: is no field of `received`, which has location, condition, inbound, line"),
         (with(EVENT, "\"location\"", "\"condition\":\"Good\",\"location\""), "data.condition: is \"Good\"; did you mean `good`?"),
         (with(EVENT, "\"location\"", "\"condition\":\"return-pending\",\"location\""), "data.condition: is \"return-pending\"; did you mean `return_pending`?"),
         (with(EVENT, "\"location\"", "\"condition\":\"\",\"location\""), "data.condition: is \"\"; one of good, quarantined, damaged, return_pending"),
@@ -178,14 +178,14 @@ fn bad_events_name_the_field() {
 fn bad_lines_name_the_field() {
     #[rustfmt::skip]
     let cases = [
-        (with(LINE, "\"received\"", "\"sellable.movement.received.v1\""), "type: is \"sellable.movement.received.v1\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped"),
+        (with(LINE, "\"received\"", "\"sellable.movement.received.v1\""), "type: is \"sellable.movement.received.v1\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
         (with(LINE, "\"type\":\"received\",", ""), "type: is missing; it is required"),
         (with(LINE, "\"source\":\"wms\",", ""), "source: is missing; it is required"),
         (with(LINE, "\"occurred_at\"", "\"occured_at\""), "occured_at: is unknown; did you mean `occurred_at`?"),
         (with(LINE, ",\"occurred_at\":\"2026-11-20T10:00:00Z\"", ""), "occurred_at: is missing; it is required"),
         (with(LINE, "\"m-1\"", "null"), "id: is null; leave it out, or give a text"),
         (with(LINE, ":5,", ":1e3,"), "quantity: is 1e3; an integer, without fraction or exponent"),
-        (with(LINE, "\"DC-1\"", "\"DC-1\",\"order\":\"O\""), "order: is no field of `received`, which has location, condition"),
+        (with(LINE, "\"DC-1\"", "\"DC-1\",\"order\":\"O\""), "order: is no field of `received`, which has location, condition, inbound, line"),
         (with(LINE, "\"DC-1\"", "\"DC-1\",\"id\":\"m-1\""), "id: is there twice"),
         ("5".to_owned(), "json: is a number; an object"),
     ];
@@ -196,6 +196,96 @@ fn bad_lines_name_the_field() {
         said(line(b"{\"id\":\"\xff\"}", None).movement),
         "json: is not UTF-8 (at byte 7)"
     );
+}
+
+/// A flat line of this kind, with these fields beside the common ones.
+fn line_of(kind: &str, fields: &str) -> String {
+    format!(
+        r#"{{"type":"{kind}","id":"m-1","source":"wms","occurred_at":"2026-11-20T10:00:00Z","sku":"S","quantity":5,{fields}}}"#
+    )
+}
+
+#[test]
+fn bad_supply_and_returns_name_the_field() {
+    const TIME: &str = "a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:00.5+01:00";
+    let reserved = r#""order":"O","line":"1","location":"D","channel":"web""#;
+    let expected = r#""inbound":"P","line":"1","location":"D""#;
+    let shipped = r#""transfer":"T","line":"1","from":"D","to":"E""#;
+    let authorized = r#""return":"R","line":"1","location":"D""#;
+    let refunded = r#""return":"R","line":"1""#;
+    #[rustfmt::skip]
+    let cases = [
+        ("received", r#""location":"D","inbound":"P""#.to_owned(), "line: is missing; `inbound` needs it".to_owned()),
+        ("received", r#""location":"D","line":"1""#.to_owned(), "inbound: is missing; `line` needs it".to_owned()),
+        ("reserved", format!("{reserved},\"expires_at\":\"soon\""), format!("expires_at: is \"soon\"; {TIME}")),
+        ("reserved", format!("{reserved},\"expires_at\":17"), "expires_at: is the number 17; a text, in quotes".to_owned()),
+        ("reserved", format!("{reserved},\"eta\":\"x\""), "eta: is no field of `reserved`, which has order, line, location, channel, expires_at".to_owned()),
+        ("inbound_expected", format!("{expected},\"eta\":\"2026-11-20\""), format!("eta: is \"2026-11-20\"; {TIME}")),
+        ("inbound_expected", r#""line":"1","location":"D""#.to_owned(), "inbound: is missing; `inbound_expected` needs it".to_owned()),
+        ("inbound_cancelled", r#""inbound":"P""#.to_owned(), "line: is missing; `inbound_cancelled` needs it".to_owned()),
+        ("inbound_cancelled", expected.to_owned(), "location: is no field of `inbound_cancelled`, which has inbound, line".to_owned()),
+        ("transfer_shipped", format!("{shipped},\"eta\":\"2026-11-20T10:00:00\""), format!("eta: is \"2026-11-20T10:00:00\", without an offset from UTC; {TIME}")),
+        ("transfer_shipped", r#""transfer":"T","line":"1","from":"D""#.to_owned(), "to: is missing; `transfer_shipped` needs it".to_owned()),
+        ("transfer_shipped", format!("{shipped},\"location\":\"D\""), "location: is no field of `transfer_shipped`, which has transfer, line, from, to, eta".to_owned()),
+        ("transfer_received", r#""transfer":"T","line":"1","location":"D","condition":"fine""#.to_owned(), "condition: is \"fine\"; one of good, quarantined, damaged, return_pending".to_owned()),
+        ("transfer_received", r#""transfer":"T","line":"1""#.to_owned(), "location: is missing; `transfer_received` needs it".to_owned()),
+        ("transfer_closed", r#""line":"1""#.to_owned(), "transfer: is missing; `transfer_closed` needs it".to_owned()),
+        ("return_authorized", format!("{authorized},\"order\":\"O\""), "order_line: is missing; `order` needs it".to_owned()),
+        ("return_authorized", format!("{authorized},\"order_line\":\"1\""), "order: is missing; `order_line` needs it".to_owned()),
+        ("return_cancelled", r#""line":"1""#.to_owned(), "return: is missing; `return_cancelled` needs it".to_owned()),
+        ("return_received", refunded.to_owned(), "location: is missing; `return_received` needs it".to_owned()),
+        ("return_inspected", refunded.to_owned(), "location: is missing; `return_inspected` needs it".to_owned()),
+        ("return_inspected", format!("{authorized},\"disposition\":5"), "disposition: is the number 5; a text, in quotes".to_owned()),
+        ("return_inspected", format!("{authorized},\"reason\":\"scrap\""), "reason: is no field of `return_inspected`, which has return, line, location, disposition".to_owned()),
+        ("return_refunded", format!("{refunded},\"amount\":19.99"), "amount: is 19.99; an integer in the currency's minor unit (cents), without fraction or exponent".to_owned()),
+        ("return_refunded", format!("{refunded},\"amount\":\"1999\""), "amount: is the text \"1999\"; an integer, without quotes".to_owned()),
+        ("return_refunded", format!("{refunded},\"amount\":null"), "amount: is null; an integer".to_owned()),
+        ("return_refunded", format!("{refunded},\"amount\":9223372036854775808"), "amount: is 9223372036854775808, which is beyond 64 bits".to_owned()),
+        ("return_refunded", format!("{refunded},\"currency\":978"), "currency: is the number 978; a text, in quotes".to_owned()),
+        ("return_recieved", refunded.to_owned(), "type: is \"return_recieved\", which this version does not know; did you mean `return_received`?".to_owned()),
+    ];
+    for (kind, fields, expected) in cases {
+        let text = line_of(kind, &fields);
+        assert_eq!(
+            said(line(text.as_bytes(), None).movement),
+            expected,
+            "{text}"
+        );
+    }
+    // In an event the fields are those of its data.
+    let event = with(EVENT, "\"location\"", "\"inbound\":\"P\",\"location\"");
+    assert_eq!(
+        said(cloud_event(&event, None).movement),
+        "data.line: is missing; `inbound` needs it"
+    );
+    let event = with(&event, ".received.", ".inbound_expected.");
+    let event = with(
+        &event,
+        "\"inbound\"",
+        "\"line\":\"1\",\"eta\":\"soon\",\"inbound\"",
+    );
+    assert_eq!(
+        said(cloud_event(&event, None).movement),
+        format!("data.eta: is \"soon\"; {TIME}")
+    );
+}
+
+#[test]
+fn a_disposition_that_is_not_known_is_left_out() {
+    for disposition in [
+        "",
+        r#","disposition":"donate""#,
+        r#","disposition":"Restock""#,
+        r#","disposition":"""#,
+    ] {
+        let fields = format!(r#""return":"RMA-1","line":"2","location":"DC-1"{disposition}"#);
+        let movement = line(line_of("return_inspected", &fields).as_bytes(), None).movement;
+        assert_eq!(
+            movement.expect("valid").kind,
+            inspected(0).kind,
+            "{disposition}"
+        );
+    }
 }
 
 #[test]

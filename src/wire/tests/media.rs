@@ -59,11 +59,12 @@ fn every_format_gives_the_same() {
         .to_string();
     let batch = protobuf(movements.clone());
     let array = json(&movements);
+    let every = movements.len();
     for (media_type, payload, count) in [
-        (MediaType::Protobuf, &*batch, 11),
-        (MediaType::Unstated, &*batch, 11),
-        (MediaType::Json, array.as_bytes(), 11),
-        (MediaType::Unstated, array.as_bytes(), 11),
+        (MediaType::Protobuf, &*batch, every),
+        (MediaType::Unstated, &*batch, every),
+        (MediaType::Json, array.as_bytes(), every),
+        (MediaType::Unstated, array.as_bytes(), every),
         (MediaType::Json, one.as_bytes(), 1),
         (MediaType::Unstated, one.as_bytes(), 1),
     ] {
@@ -111,6 +112,34 @@ fn a_bad_event_does_not_lose_its_neighbours() {
         said(all[2].movement.clone()),
         "json: is a number; an object"
     );
+}
+
+#[test]
+fn an_unknown_disposition_is_read_and_its_bytes_are_kept() {
+    let known = to_cloud_event(&inspected(1))
+        .expect("has a form")
+        .to_string();
+    assert_eq!(known.matches("\"restock\"").count(), 1);
+    let unknown = known.replace("\"restock\"", "\"donate\"");
+    let missing = known.replace("\"disposition\":\"restock\",", "");
+    assert_ne!(missing, known);
+    let array = format!("[{unknown},{missing},{known}]");
+    let batch = protobuf(vec![inspected(77), inspected(0), inspected(1)]);
+    for payload in [&*batch, array.as_bytes()] {
+        let lane = producer(MediaType::Unstated);
+        let mut scratch = Scratch::default();
+        let all = decode(&lane, payload, &mut scratch).expect("readable");
+        let dispositions: Vec<_> = all
+            .iter()
+            .map(|found| match found.movement.as_ref().expect("valid").kind {
+                Kind::ReturnInspected { disposition, .. } => disposition,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(dispositions, [None, None, Some(Disposition::Restock)]);
+        let kept = [unknown.clone().into_bytes(), inspected(77).encode_to_vec()];
+        assert!(kept.iter().any(|bytes| bytes == all[0].raw));
+    }
 }
 
 #[test]
@@ -188,13 +217,26 @@ fn records_of_instances_hold_any_sources() {
         token: 1,
         body: Some(pb::record::Body::Tick(pb::Tick {})),
     };
-    let all = decode(
-        &Lane::Record,
-        &tick.encode_to_vec(),
-        &mut Scratch::default(),
-    )
-    .map(|all| all.len());
-    assert_eq!(all, Ok(0));
+    let bodies = [
+        pb::record::Body::Tick(pb::Tick {}),
+        pb::record::Body::Rules(pb::RulesPut::default()),
+        pb::record::Body::Commands(pb::CommandBatch::default()),
+        pb::record::Body::Authority(pb::AuthorityPut::default()),
+        pb::record::Body::Resolve(pb::ResolveException::default()),
+    ];
+    for body in bodies {
+        let record = pb::Record {
+            body: Some(body),
+            ..tick.clone()
+        };
+        let all = decode(
+            &Lane::Record,
+            &record.encode_to_vec(),
+            &mut Scratch::default(),
+        )
+        .map(|all| all.len());
+        assert_eq!(all, Ok(0));
+    }
     let later = pb::Record { version: 2, ..tick };
     assert_eq!(
         decode(

@@ -16,6 +16,12 @@ fn unspecified_condition_is_good_where_a_default_is_documented() {
     for kind in [
         Pb::Received(pb::Received {
             location: location(),
+            ..pb::Received::default()
+        }),
+        Pb::TransferReceived(pb::TransferReceived {
+            transfer: "T-1".into(),
+            line: "1".into(),
+            location: location(),
             condition: 0,
         }),
         Pb::Issued(pb::Issued {
@@ -29,14 +35,12 @@ fn unspecified_condition_is_good_where_a_default_is_documented() {
             reason: "x".into(),
         }),
     ] {
-        let movement = pb::Movement {
-            kind: Some(kind),
-            ..example()
-        };
+        let movement = of_kind(kind);
         match from_proto(&movement).expect("valid").kind {
             Kind::Received { condition, .. }
             | Kind::Issued { condition, .. }
-            | Kind::Adjusted { condition, .. } => assert_eq!(condition, Condition::Good),
+            | Kind::Adjusted { condition, .. }
+            | Kind::TransferReceived { condition, .. } => assert_eq!(condition, Condition::Good),
             other => panic!("{other:?}"),
         }
     }
@@ -50,38 +54,57 @@ fn what_the_domain_cannot_express_is_invalid() {
             ..example()
         }
     }
-    fn kind(kind: Pb) -> pb::Movement {
-        pb::Movement {
-            kind: Some(kind),
-            ..example()
-        }
-    }
     let location = || "DC-1".to_owned();
     let received = |condition| {
-        kind(Pb::Received(pb::Received {
+        of_kind(Pb::Received(pb::Received {
             location: location(),
             condition,
+            ..pb::Received::default()
         }))
     };
     let issued = |condition, reason| {
-        kind(Pb::Issued(pb::Issued {
+        of_kind(Pb::Issued(pb::Issued {
             location: location(),
             condition,
             reason,
         }))
     };
     let reclassified = |from, to| {
-        kind(Pb::Reclassified(pb::Reclassified {
+        of_kind(Pb::Reclassified(pb::Reclassified {
             location: location(),
             from,
             to,
         }))
     };
     let adjusted = |condition| {
-        kind(Pb::Adjusted(pb::Adjusted {
+        of_kind(Pb::Adjusted(pb::Adjusted {
             location: location(),
             condition,
             reason: "x".into(),
+        }))
+    };
+    let arrived = |condition| {
+        of_kind(Pb::TransferReceived(pb::TransferReceived {
+            condition,
+            ..Default::default()
+        }))
+    };
+    let expires = |seconds, nanos| {
+        of_kind(Pb::Reserved(pb::Reserved {
+            expires_at: Some(prost_types::Timestamp { seconds, nanos }),
+            ..Default::default()
+        }))
+    };
+    let expected = |seconds, nanos| {
+        of_kind(Pb::InboundExpected(pb::InboundExpected {
+            eta: Some(prost_types::Timestamp { seconds, nanos }),
+            ..Default::default()
+        }))
+    };
+    let dispatched = |seconds, nanos| {
+        of_kind(Pb::TransferShipped(pb::TransferShipped {
+            eta: Some(prost_types::Timestamp { seconds, nanos }),
+            ..Default::default()
         }))
     };
     let no_time = pb::Movement {
@@ -111,9 +134,75 @@ fn what_the_domain_cannot_express_is_invalid() {
         (reclassified(1, 0), "reclassified.to: is missing; it is required"),
         (reclassified(1, 7), "reclassified.to: is 7, which this version does not know; give one that it knows, or upgrade this instance"),
         (adjusted(8), "adjusted.condition: is 8, which this version does not know; give one that it knows, or upgrade this instance"),
+        (arrived(9), "transfer_received.condition: is 9, which this version does not know; give one that it knows, or upgrade this instance"),
+        (expires(0, -1), "reserved.expires_at: has -1 nanos; 0 to 999999999"),
+        (expires(-1, 0), "reserved.expires_at: is outside the years 1970 to 9999"),
+        (expected(i64::MAX, 0), "inbound_expected.eta: is outside the years 1970 to 9999"),
+        (dispatched(0, 1_000_000_000), "transfer_shipped.eta: has 1000000000 nanos; 0 to 999999999"),
     ];
     for (movement, expected) in cases {
         assert_eq!(said(from_proto(&movement)), expected);
+    }
+}
+
+#[test]
+fn a_disposition_that_is_not_known_is_none() {
+    for (number, expected) in [
+        (1, Some(Disposition::Restock)),
+        (2, Some(Disposition::Refurbish)),
+        (3, Some(Disposition::Quarantine)),
+        (4, Some(Disposition::VendorReturn)),
+        (5, Some(Disposition::Liquidate)),
+        (6, Some(Disposition::Scrap)),
+        (0, None),
+        (7, None),
+        (-1, None),
+        (i32::MAX, None),
+    ] {
+        let movement = inspected(number);
+        let movement = from_proto(&movement).expect("never invalid");
+        assert!(
+            matches!(movement.kind, Kind::ReturnInspected { disposition, .. } if disposition == expected),
+            "{number}"
+        );
+        assert_eq!(movement.check(TIME_US), Ok(()));
+    }
+}
+
+#[test]
+fn a_document_without_its_line_is_named_by_the_check() {
+    let received = |inbound: &str, line: &str| {
+        of_kind(Pb::Received(pb::Received {
+            location: "DC-1".into(),
+            condition: 0,
+            inbound: inbound.into(),
+            line: line.into(),
+        }))
+    };
+    let authorized = |order: &str, order_line: &str| {
+        of_kind(Pb::ReturnAuthorized(pb::ReturnAuthorized {
+            r#return: "RMA-1".into(),
+            line: "1".into(),
+            location: "DC-1".into(),
+            order: order.into(),
+            order_line: order_line.into(),
+        }))
+    };
+    for (movement, field) in [
+        (received("PO-1", ""), "received.line"),
+        (received("", "1"), "received.inbound"),
+        (authorized("O-1", ""), "return_authorized.order_line"),
+        (authorized("", "1"), "return_authorized.order"),
+    ] {
+        let movement = from_proto(&movement).expect("left to the check");
+        assert_eq!(
+            said(movement.check(TIME_US)),
+            format!("{field}: is empty; it is required")
+        );
+    }
+    for movement in [received("", ""), authorized("", "")] {
+        let movement = from_proto(&movement).expect("valid");
+        assert_eq!(movement.check(TIME_US), Ok(()));
     }
 }
 

@@ -5,7 +5,7 @@ use prost::Message;
 use super::*;
 use crate::wire::movement::from_proto;
 use crate::wire::record::{
-    Body, RECORD_HEADER_BYTES_MAX, encode_record, framed_bytes, read_record,
+    Body, RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes, read_record,
 };
 use crate::wire::{Found, Unreadable};
 
@@ -40,6 +40,15 @@ fn agree(bytes: &[u8]) {
                 }
                 (pb::record::Body::Rules(theirs), Body::Rules(ours)) => assert_eq!(theirs, ours),
                 (pb::record::Body::Tick(_), Body::Tick) => {}
+                (pb::record::Body::Commands(theirs), Body::Commands(ours)) => {
+                    assert_eq!(theirs, ours);
+                }
+                (pb::record::Body::Authority(theirs), Body::Authority(ours)) => {
+                    assert_eq!(theirs, ours);
+                }
+                (pb::record::Body::Resolve(theirs), Body::Resolve(ours)) => {
+                    assert_eq!(theirs, ours);
+                }
                 (theirs, ours) => panic!("prost reads {theirs:?}, we {ours:?}"),
             }
         }
@@ -63,6 +72,47 @@ fn agree(bytes: &[u8]) {
     }
 }
 
+fn arb_command() -> impl Strategy<Value = pb::Command> {
+    use pb::command::Command as Pb;
+    let line = (arb_text(), any::<i64>(), prop::option::of(arb_text())).prop_map(
+        |(sku, quantity, location)| pb::ReserveLine {
+            line: String::new(),
+            sku,
+            quantity,
+            location: location.unwrap_or_default(),
+        },
+    );
+    let time_to_live = prop::option::of((any::<i64>(), any::<i32>()))
+        .prop_map(|time| time.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos }));
+    let lines = prop::collection::vec(line, 0..4);
+    (0..5, arb_text(), arb_text(), lines, time_to_live).prop_map(
+        |(kind, id, reservation, lines, time_to_live)| {
+            let command = match kind {
+                0 => Some(Pb::Reserve(pb::ReserveRequest {
+                    id,
+                    channel: reservation,
+                    lines,
+                    time_to_live,
+                    ..Default::default()
+                })),
+                1 => Some(Pb::Confirm(pb::ConfirmRequest { id, reservation })),
+                2 => Some(Pb::Release(pb::ReleaseRequest {
+                    id,
+                    reservation,
+                    lines: Vec::new(),
+                })),
+                3 => Some(Pb::Extend(pb::ExtendRequest {
+                    id,
+                    reservation,
+                    time_to_live,
+                })),
+                _ => None,
+            };
+            pb::Command { command }
+        },
+    )
+}
+
 fn arb_record() -> impl Strategy<Value = pb::Record> {
     let body = prop_oneof![
         3 => prop::collection::vec(arb_movement(), 0..4).prop_map(|movements| {
@@ -76,6 +126,26 @@ fn arb_record() -> impl Strategy<Value = pb::Record> {
             })
         }),
         1 => Just(pb::record::Body::Tick(pb::Tick {})),
+        2 => prop::collection::vec(arb_command(), 0..4)
+            .prop_map(|commands| pb::record::Body::Commands(pb::CommandBatch { commands })),
+        1 => (arb_text(), prop::option::of(any::<u64>())).prop_map(|(toml, expected_version)| {
+            pb::record::Body::Authority(pb::AuthorityPut {
+                toml,
+                expected_version,
+                ..Default::default()
+            })
+        }),
+        1 => (arb_text(), 0..5i32, 0..9i32, prop::collection::vec(any::<u8>(), 0..20)).prop_map(
+            |(exception, resolution, disposition, original)| {
+                pb::record::Body::Resolve(pb::ResolveException {
+                    exception,
+                    resolution,
+                    disposition,
+                    original,
+                    ..Default::default()
+                })
+            }
+        ),
     ];
     (any::<u64>(), any::<u64>(), body).prop_map(|(instance, token, body)| pb::Record {
         version: 1,
@@ -136,6 +206,22 @@ proptest! {
         prop_assert!(borrowed);
         agree(&record);
     }
+
+    #[test]
+    fn gathers_commands_as_prost_would_write_them(
+        commands in prop::collection::vec(arb_command(), 0..6),
+        instance: u64,
+        token: u64,
+    ) {
+        let encoded: Vec<_> = commands.iter().map(Message::encode_to_vec).collect();
+        let record = encode_commands(instance, token, encoded.iter().map(Vec::as_slice));
+        let body_bytes: usize = encoded.iter().map(|bytes| framed_bytes(bytes.len())).sum();
+        prop_assert!(record.len() <= RECORD_HEADER_BYTES_MAX + body_bytes);
+        let view = read_record(&record).expect("a record");
+        prop_assert_eq!((view.instance, view.token), (instance, token));
+        prop_assert_eq!(view.body, Body::Commands(pb::CommandBatch { commands }));
+        agree(&record);
+    }
 }
 
 #[test]
@@ -177,6 +263,35 @@ fn a_later_version_is_told_from_damage() {
     let bytes = later.encode_to_vec();
     let view = read_record(&bytes).expect("a record");
     assert_eq!(movements_of(&view.body), Err(Unreadable::FutureVersion(3)));
+}
+
+#[test]
+fn a_command_that_is_none_spoils_its_record() {
+    let good = pb::Command {
+        command: Some(pb::command::Command::Confirm(pb::ConfirmRequest {
+            id: "c-1".into(),
+            reservation: "r-1".into(),
+        })),
+    }
+    .encode_to_vec();
+    assert!(read_record(&encode_commands(1, 1, [&*good, &*good])).is_ok());
+    let not_utf8: &[u8] = &[0x12, 3, 0x0a, 1, 0xff];
+    for broken in [&good[..good.len() - 1], not_utf8, &[0x10, 1]] {
+        let record = encode_commands(1, 1, [&*good, broken]);
+        let error = read_record(&record).expect_err("malformed");
+        assert!(matches!(error, Unreadable::Malformed(_)), "{error}");
+        agree(&record);
+    }
+}
+
+#[test]
+fn bodies_of_another_wire_type_are_malformed() {
+    for body in 10..=15 {
+        let bytes = [0x08, 1, body << 3, 1];
+        let error = read_record(&bytes).expect_err("malformed");
+        assert!(error.to_string().contains("wire type"), "{error}");
+        agree(&bytes);
+    }
 }
 
 #[test]

@@ -67,6 +67,70 @@ fn lines_are_in_the_order_in_which_people_read() {
 }
 
 #[test]
+fn lines_of_supply_and_returns_read_well() {
+    let lines: Vec<_> = examples()
+        .iter()
+        .filter(|movement| {
+            matches!(
+                movement.kind,
+                Kind::TransferShipped { .. }
+                    | Kind::ReturnAuthorized { order: Some(_), .. }
+                    | Kind::ReturnInspected {
+                        disposition: Some(_),
+                        ..
+                    }
+                    | Kind::ReturnRefunded { .. }
+            )
+        })
+        .map(|movement| {
+            let movement = pb::Movement {
+                occurred_at: Some(prost_types::Timestamp::default()),
+                correlation_id: String::new(),
+                reference: String::new(),
+                actor: String::new(),
+                ..to_proto(movement)
+            };
+            let line = to_json_line(&movement).expect("has a form");
+            line.replace(r#","id":"m-1","source":"wms","occurred_at":"1970-01-01T00:00:00Z","sku":"SKU-1","quantity":5"#, "")
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            r#"{"type":"transfer_shipped","from":"DC-1","to":"DC-2","transfer":"T-1","line":"2","eta":"2026-11-20T10:00:00.5Z"}"#,
+            r#"{"type":"return_authorized","location":"DC-1","order":"O-1","return":"RMA-1","line":"2","order_line":"3"}"#,
+            r#"{"type":"return_inspected","location":"DC-1","return":"RMA-1","line":"2","disposition":"vendor_return"}"#,
+            r#"{"type":"return_refunded","return":"RMA-1","line":"2"}"#,
+            r#"{"type":"return_refunded","return":"RMA-1","line":"2","amount":1999,"currency":"EUR"}"#,
+        ]
+    );
+}
+
+#[test]
+fn every_disposition_has_a_word_and_an_unknown_one_its_number() {
+    for (number, word) in [
+        (1, "restock"),
+        (2, "refurbish"),
+        (3, "quarantine"),
+        (4, "vendor_return"),
+        (5, "liquidate"),
+        (6, "scrap"),
+    ] {
+        let movement = inspected(number);
+        through_all(&movement);
+        let text = to_json_line(&movement).expect("has a form");
+        assert!(
+            text.contains(&format!(r#""disposition":"{word}""#)),
+            "{text}"
+        );
+    }
+    // A person who is to decide about it sees what there is; read back it is still unknown.
+    let unknown = to_json_line(&inspected(77)).expect("has a form");
+    assert!(unknown.contains(r#""disposition":"77""#), "{unknown}");
+    assert_eq!(line(unknown.as_bytes(), None).movement, Ok(inspected(0)));
+}
+
+#[test]
 fn what_has_no_form_is_not_written() {
     let no_kind = pb::Movement {
         kind: None,
@@ -80,10 +144,22 @@ fn what_has_no_form_is_not_written() {
         kind: Some(pb::movement::Kind::Received(pb::Received {
             location: "DC-1".into(),
             condition: 77,
+            ..pb::Received::default()
         })),
         ..example()
     };
+    let bad_time = of_kind(pb::movement::Kind::Reserved(pb::Reserved {
+        expires_at: Some(prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        }),
+        ..pb::Reserved::default()
+    }));
     for (movement, expected) in [
+        (
+            bad_time,
+            "reserved.expires_at: is outside the years 0 to 9999",
+        ),
         (
             no_kind,
             "kind: is missing, or newer than this version knows; give one that it knows, or upgrade this instance",

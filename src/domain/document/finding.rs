@@ -1,11 +1,11 @@
-//! What is said about a rules document, and where in it.
+//! What is said about a document, and where in it.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use crate::limits;
 
-/// Something to be said about a rules document: an error, or only a warning.
+/// Something to be said about a document: an error, or only a warning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// Line, from 1.
@@ -31,9 +31,11 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Why a rules document cannot be taken: all that could be found, not only the first.
+/// Why a document cannot be taken: all that could be found, not only the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RulesError {
+pub struct DocumentError {
+    /// Which kind of document it is, as in "the rules document".
+    pub document: &'static str,
     /// The errors, in the order of the document; at least one, and at most
     /// [`limits::RULES_FINDINGS_MAX`].
     pub findings: Vec<Finding>,
@@ -41,11 +43,12 @@ pub struct RulesError {
     pub omitted: usize,
 }
 
-impl std::fmt::Display for RulesError {
+impl std::fmt::Display for DocumentError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let document = self.document;
         match self.findings.len() + self.omitted {
-            1 => f.write_str("the rules document has an error:")?,
-            n => write!(f, "the rules document has {n} errors:")?,
+            1 => write!(f, "the {document} document has an error:")?,
+            n => write!(f, "the {document} document has {n} errors:")?,
         }
         for finding in &self.findings {
             write!(f, "\n{finding}")?;
@@ -57,7 +60,7 @@ impl std::fmt::Display for RulesError {
     }
 }
 
-impl std::error::Error for RulesError {}
+impl std::error::Error for DocumentError {}
 
 /// A place in a document. Both count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +132,7 @@ pub(super) fn settle(mut findings: Vec<Finding>) -> (Vec<Finding>, usize) {
 }
 
 /// Appends a key to a path, in quotes where TOML wants them.
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(in crate::domain) fn join(path: &str, key: &str) -> String {
     let bare = !key.is_empty()
         && key
             .bytes()
@@ -159,7 +162,7 @@ pub(super) fn closest<'n>(
 }
 
 /// ` (did you mean `…`?)` for the [`closest`], if there is one; otherwise nothing.
-pub(super) fn hint<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+pub(in crate::domain) fn hint<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     closest(wrong, names).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 

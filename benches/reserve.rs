@@ -1,0 +1,480 @@
+//! Reservations of one line over gRPC: durable, decided, applied and visible before the answer.
+//!
+//! Embedded, with a sync before the answer and (what the disk does not take part in) without:
+//! against an empty handler of the same framework that takes the same request, decoded, and
+//! answers with one allocation; against appending the same bytes to such a log and getting them
+//! back, with as many at once, which is all that the disk allows; spread over all SKUs (uniform)
+//! against all on one (hot). Every call has an id of its own, and there are more units than calls,
+//! so that each is granted; the first answer is looked at.
+//!
+//! On JetStream: against publishing the same bytes and getting them back, with as many at once, by
+//! the median of the latencies; a real server on this machine.
+//!
+//! Callers share the machine with the servers; each has one call under way.
+//!
+//! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
+//! (as `sellable serve` has them), `--ms` of one measurement, `--rounds`.
+
+#[path = "support/grpc.rs"]
+mod grpc;
+#[path = "../tests/support/nats.rs"]
+mod nats;
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use grpc::{Undecoded, connect, runtime, serve};
+use hdrhistogram::Histogram;
+use prost::Message;
+use sellable::{
+    api, app,
+    instance::{self, Instance},
+    log::{
+        Log,
+        embedded::{self, EmbeddedLog, FsyncPolicy},
+        jetstream::{self, JetStreamLog},
+    },
+    ops::Calls,
+    proto::v1::{
+        self as pb,
+        reservations_client::ReservationsClient,
+        reservations_server::{Reservations, ReservationsServer},
+    },
+};
+use support::{Goal, Random, Rounds};
+use tokio::runtime::Runtime;
+use tonic::{
+    Request, Response, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    service::Routes,
+    transport::{Channel, Server},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LOCATIONS: usize = 10;
+/// At each location: more than there are calls.
+const UNITS: i64 = 100_000_000;
+const RULES: &str = "[channel.web]\nsources = [\"*\"]\n";
+
+fn main() {
+    if !support::is_bench() {
+        return;
+    }
+    let skus = support::size("skus", 20_000);
+    let callers = support::size("callers", 64);
+    let connections = support::size("connections", 4);
+    let rounds = support::size("rounds", 7);
+    let time = Duration::from_millis(support::size("ms", 1_000) as u64);
+    support::introduce(&format!(
+        "reserve: {skus} SKUs at {LOCATIONS} locations, {callers} callers over {connections} \
+         connections"
+    ));
+    let serving = runtime("server");
+    let calling = runtime("caller");
+
+    let (_, health) = tonic_health::server::health_reporter();
+    let empty = Routes::new(ReservationsServer::new(Empty)).add_service(health);
+    let empty = serving.block_on(async { serve!(Server::builder(), empty) });
+
+    let load = |hot: bool, log: &'static str| Load {
+        skus: if hot { 1 } else { skus },
+        callers,
+        time,
+        next_id: Arc::default(),
+        run: format!("{log}-{hot}"),
+    };
+    let channels = |address| calling.block_on(connect(address, connections));
+    let empty = channels(empty);
+    let mut rows: Vec<(&str, Histogram<u64>)> = Vec::new();
+    for (policy, synced) in [
+        (FsyncPolicy::Always, "embedded, synced before the answer"),
+        (FsyncPolicy::Os, "embedded, not synced"),
+    ] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let open = |name: &str| -> Arc<dyn Log> {
+            let options = embedded::Options {
+                fsync: policy,
+                ..embedded::Options::new(dir.path().join(name))
+            };
+            Arc::new(EmbeddedLog::open(options).expect("the log opens"))
+        };
+        let (log, bare) = (open("log"), open("bare"));
+        let appends = support::size("appends", app::EMBEDDED_APPENDS_MAX);
+        let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, appends));
+        let ours = channels(ours);
+        calling.block_on(check(&ours[0]));
+        let (uniform, hot) = (load(false, "embedded"), load(true, "embedded"));
+        let latencies = RefCell::new([(); 4].map(|()| histogram()));
+        let into = |place: usize, done: Done| {
+            let known = &mut latencies.borrow_mut()[place];
+            known.add(&done.latencies).expect("the same range");
+            done.calls as f64 / done.elapsed.as_secs_f64()
+        };
+        let run = |load: &Load, channels: &[Channel], place| {
+            into(place, calling.block_on(load.run(channels)))
+        };
+        let echo = || into(3, echo(&calling, &bare, callers, time));
+        // Warm up.
+        run(&uniform, &ours, 0);
+        run(&uniform, &empty, 2);
+        echo();
+        *latencies.borrow_mut() = [(); 4].map(|()| histogram());
+        let by_empty = Rounds::alternate(
+            rounds,
+            || run(&uniform, &ours, 0),
+            || run(&uniform, &empty, 2),
+        );
+        let by_echo = Rounds::alternate(rounds, || run(&uniform, &ours, 0), echo);
+        let hot_by_uniform =
+            Rounds::alternate(rounds, || run(&hot, &ours, 1), || run(&uniform, &ours, 0));
+        let always = policy == FsyncPolicy::Always;
+        let goal = |least| {
+            if always {
+                Goal::AtLeast(least)
+            } else {
+                Goal::None
+            }
+        };
+        support::head(synced, "calls a second");
+        support::row("uniform", "empty handler", &by_empty, goal(0.8));
+        support::row("uniform", "append, get back", &by_echo, Goal::None);
+        support::row("hot", "uniform", &hot_by_uniform, goal(0.9));
+        println!();
+        let names = if always {
+            [
+                "synced, uniform",
+                "synced, hot",
+                "empty handler",
+                "append, get back",
+            ]
+        } else {
+            [
+                "not synced, uniform",
+                "not synced, hot",
+                "empty handler",
+                "append, get back",
+            ]
+        };
+        rows.extend(names.into_iter().zip(latencies.into_inner()));
+        serving.block_on(instance.stop());
+    }
+
+    let server = nats::NatsServer::start();
+    let options = jetstream::Options::new(server.url());
+    let log = serving.block_on(JetStreamLog::open(options));
+    let log: Arc<dyn Log> = Arc::new(log.expect("the stream opens"));
+    let (instance, address) = serving.block_on(start(
+        Arc::clone(&log),
+        skus,
+        support::size("appends", app::JETSTREAM_COMMAND_APPENDS_MAX),
+    ));
+    let ours = channels(address);
+    let (mut uniform_us, mut hot_us, mut floor_us) = (histogram(), histogram(), histogram());
+    let median = |load: &Load, into: &mut Histogram<u64>| {
+        let done = calling.block_on(load.run(&ours));
+        into.add(&done.latencies).expect("the same range");
+        done.latencies.value_at_quantile(0.5) as f64
+    };
+    let floor = |into: &mut Histogram<u64>| {
+        let done = echo(&calling, &log, callers, time);
+        into.add(&done.latencies).expect("the same range");
+        done.latencies.value_at_quantile(0.5) as f64
+    };
+    let (uniform, hot) = (load(false, "jetstream"), load(true, "jetstream"));
+    // Warm up.
+    median(&uniform, &mut histogram());
+    floor(&mut histogram());
+    let by_echo = Rounds::alternate(
+        rounds,
+        || median(&uniform, &mut uniform_us),
+        || floor(&mut floor_us),
+    );
+    let hot_by_uniform = Rounds::alternate(
+        rounds,
+        || median(&hot, &mut hot_us),
+        || median(&uniform, &mut histogram()),
+    );
+    support::head("through JetStream", "median latency, µs");
+    support::row("uniform", "publish, get back", &by_echo, Goal::AtMost(1.3));
+    support::row("hot", "uniform", &hot_by_uniform, Goal::None);
+    println!();
+    serving.block_on(instance.stop());
+
+    rows.push(("JetStream, uniform", uniform_us));
+    rows.push(("JetStream, hot", hot_us));
+    rows.push(("publish, get back", floor_us));
+    println!(
+        "{:<22} {:>9} {:>9} {:>9} {:>10}",
+        "latency, µs", "p50", "p99", "p99.9", "calls"
+    );
+    for (name, latencies) in rows {
+        let at = |quantile| latencies.value_at_quantile(quantile);
+        println!(
+            "{name:<22} {:>9} {:>9} {:>9} {:>10}",
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            latencies.len()
+        );
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds")
+}
+
+async fn start(log: Arc<dyn Log>, skus: usize, appends: usize) -> (Arc<Instance>, SocketAddr) {
+    let options = instance::Options {
+        command_appends_max: appends,
+        ..instance::Options::default()
+    };
+    let instance = Instance::start(log, &options).await.expect("it starts");
+    instance.caught_up().await;
+    let put = pb::RulesPut {
+        toml: RULES.into(),
+        ..pb::RulesPut::default()
+    };
+    instance.put_rules(put).await.expect("rules");
+    let mut id = 0;
+    for first in (0..skus).step_by(100) {
+        let mut movements = Vec::new();
+        for sku in first..skus.min(first + 100) {
+            for at in 0..LOCATIONS {
+                id += 1;
+                let (sku, at) = (support::sku(sku), support::location(at));
+                let movement = support::received(id, sku, UNITS, at);
+                movements.push(movement.encode_to_vec().into());
+            }
+        }
+        instance.post(movements).await.expect("stock");
+    }
+    let (_, health) = tonic_health::server::health_reporter();
+    let options = api::Options {
+        min_position_wait_max: Duration::from_secs(1),
+        message_bytes_max: 4 << 20,
+    };
+    let routes = api::routes(&instance, options, health);
+    let address = serve!(Server::builder().layer(Calls::default()), routes);
+    (instance, address)
+}
+
+/// One call is granted.
+async fn check(channel: &Channel) {
+    let request = request("check".into(), support::sku(0));
+    let answer = ReservationsClient::new(channel.clone())
+        .reserve(request)
+        .await;
+    let answer = answer.expect("an answer").into_inner();
+    assert!(
+        answer.granted && answer.allocations.len() == 1,
+        "{answer:?}"
+    );
+}
+
+fn request(id: String, sku: String) -> pb::ReserveRequest {
+    pb::ReserveRequest {
+        id,
+        channel: "web".into(),
+        lines: vec![pb::ReserveLine {
+            sku,
+            quantity: 1,
+            ..pb::ReserveLine::default()
+        }],
+        ..pb::ReserveRequest::default()
+    }
+}
+
+/// What one measurement came to.
+struct Done {
+    calls: u64,
+    elapsed: Duration,
+    /// In microseconds.
+    latencies: Histogram<u64>,
+}
+
+/// Callers of which each has one call under way.
+struct Load {
+    skus: usize,
+    callers: usize,
+    time: Duration,
+    next_id: Arc<AtomicU64>,
+    run: String,
+}
+
+impl Load {
+    async fn run(&self, channels: &[Channel]) -> Done {
+        let ends = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        let mut tasks = Vec::new();
+        for caller in 0..self.callers {
+            let mut client = Grpc::new(channels[caller % channels.len()].clone());
+            let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
+            let (skus, run) = (self.skus, self.run.clone());
+            tasks.push(tokio::spawn(async move {
+                let path = PathAndQuery::from_static("/sellable.v1.Reservations/Reserve");
+                let mut random = Random(caller as u64 + 1);
+                let mut latencies = histogram();
+                while !ends.load(Relaxed) {
+                    let id = next_id.fetch_add(1, Relaxed);
+                    let sku = support::sku(random.below(skus));
+                    let request = request(format!("{run}-{id}"), sku);
+                    let request = Request::new(Bytes::from(request.encode_to_vec()));
+                    let sent = Instant::now();
+                    client.ready().await.expect("connected");
+                    let answer = client.unary(request, path.clone(), Undecoded).await;
+                    answer.expect("an answer");
+                    let us = sent.elapsed().as_micros() as u64;
+                    latencies.saturating_record(us.max(1));
+                }
+                latencies
+            }));
+        }
+        tokio::time::sleep(self.time).await;
+        ends.store(true, Relaxed);
+        let mut latencies = histogram();
+        for task in tasks {
+            let one = task.await.expect("callers do not panic");
+            latencies.add(one).expect("the same range");
+        }
+        Done {
+            calls: latencies.len(),
+            elapsed: started.elapsed(),
+            latencies,
+        }
+    }
+}
+
+/// As many publishers as there are callers, each of which waits until its bytes are read back.
+fn echo(runtime: &Runtime, log: &Arc<dyn Log>, callers: usize, time: Duration) -> Done {
+    runtime.block_on(async {
+        let from = log.bounds().await.expect("bounds").last + 1;
+        let (reached, _) = tokio::sync::watch::channel(from - 1);
+        let reached = Arc::new(reached);
+        let reader = tokio::spawn({
+            let (log, reached) = (Arc::clone(log), Arc::clone(&reached));
+            async move {
+                let mut reader = log.reader(from).await.expect("a reader");
+                loop {
+                    let entries = reader.next(512).await.expect("entries");
+                    if let Some(last) = entries.last() {
+                        reached.send_replace(last.position);
+                    }
+                }
+            }
+        });
+        let ends = Arc::new(AtomicBool::new(false));
+        let tick = pb::Record {
+            version: 1,
+            instance: 0,
+            token: 0,
+            body: Some(pb::record::Body::Commands(pb::CommandBatch {
+                commands: Vec::new(),
+            })),
+        };
+        let mut record = tick.encode_to_vec();
+        // A field that nobody knows makes it as large as a record with one reservation.
+        record.extend_from_slice(&[0xfa, 0x3e, 80]);
+        record.resize(record.len() + 80, 0);
+        let record = Bytes::from(record);
+        let started = Instant::now();
+        let mut tasks = Vec::new();
+        for _ in 0..callers {
+            let (log, ends, record) = (Arc::clone(log), Arc::clone(&ends), record.clone());
+            let mut reached = reached.subscribe();
+            tasks.push(tokio::spawn(async move {
+                let mut latencies = histogram();
+                while !ends.load(Relaxed) {
+                    let sent = Instant::now();
+                    let position = log.append(record.clone()).await.expect("appended");
+                    let back = reached.wait_for(|reached| *reached >= position).await;
+                    back.expect("the reader reads on");
+                    latencies.saturating_record(sent.elapsed().as_micros() as u64);
+                }
+                latencies
+            }));
+        }
+        tokio::time::sleep(time).await;
+        ends.store(true, Relaxed);
+        let mut latencies = histogram();
+        for task in tasks {
+            let one = task.await.expect("publishers do not panic");
+            latencies.add(one).expect("the same range");
+        }
+        reader.abort();
+        Done {
+            calls: latencies.len(),
+            elapsed: started.elapsed(),
+            latencies,
+        }
+    })
+}
+
+/// Answers without deciding anything.
+struct Empty;
+
+#[tonic::async_trait]
+impl Reservations for Empty {
+    async fn reserve(
+        &self,
+        request: Request<pb::ReserveRequest>,
+    ) -> Result<Response<pb::ReserveResponse>, Status> {
+        let request = request.into_inner();
+        let allocation = |line: pb::ReserveLine| pb::Allocation {
+            line: "1".into(),
+            sku: line.sku,
+            location: "DC-0001".into(),
+            quantity: line.quantity,
+        };
+        Ok(Response::new(pb::ReserveResponse {
+            granted: true,
+            allocations: request.lines.into_iter().map(allocation).collect(),
+            position: 1_000_000,
+            log_time: Some(prost_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 123_456_000,
+            }),
+            ..pb::ReserveResponse::default()
+        }))
+    }
+
+    async fn confirm(
+        &self,
+        _: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn release(
+        &self,
+        _: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ReleaseResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn extend(
+        &self,
+        _: Request<pb::ExtendRequest>,
+    ) -> Result<Response<pb::ExtendResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn get(
+        &self,
+        _: Request<pb::GetReservationRequest>,
+    ) -> Result<Response<pb::Reservation>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+}

@@ -1,0 +1,111 @@
+//! What benchmarks over gRPC share: servers and callers in one process, each with threads of
+//! their own, that send bytes and do not decode what comes back.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use bytes::{Buf, BufMut, Bytes};
+use tokio::runtime::Runtime;
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::{Channel, Endpoint},
+};
+
+/// As configured by default.
+pub(crate) const STREAMS_MAX: u32 = 1_000;
+
+// Serves as `sellable serve` does. A macro, since layers differ in their types.
+macro_rules! serve {
+    ($server:expr, $routes:expr) => {{
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let incoming =
+            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server = $server
+            .max_concurrent_streams($crate::grpc::STREAMS_MAX)
+            .add_routes($routes)
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        address
+    }};
+}
+
+pub(crate) use serve;
+
+pub(crate) fn runtime(name: &str) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+pub(crate) async fn connect(address: SocketAddr, connections: usize) -> Vec<Channel> {
+    let mut channels = Vec::new();
+    for _ in 0..connections {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        channels.push(
+            endpoint
+                .tcp_nodelay(true)
+                .connect()
+                .await
+                .expect("it listens"),
+        );
+    }
+    channels
+}
+
+/// Sends bytes as they are, and counts those that come back.
+pub(crate) struct Undecoded;
+
+impl Codec for Undecoded {
+    type Encode = Bytes;
+    type Decode = usize;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Undecoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Undecoded {
+    type Item = usize;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<usize>, Status> {
+        let bytes = from.remaining();
+        from.advance(bytes);
+        Ok(Some(bytes))
+    }
+}
+
+/// Processor time that threads of this name have taken; zero where the system does not say.
+pub(crate) fn cpu_of(thread: &str) -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let ns = tasks.flatten().filter_map(|task| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        if name.trim() != thread {
+            return None;
+        }
+        let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(ns.sum())
+}
