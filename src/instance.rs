@@ -35,7 +35,10 @@ use crate::{
 };
 
 mod exceptions;
+mod reconcile;
 mod ticker;
+
+pub use reconcile::CompareError;
 
 pub use exceptions::{ExceptionsDesk, Filter, OpenOrParked, PageToken};
 
@@ -128,6 +131,8 @@ pub struct Instance {
     exceptions: ExceptionsDesk,
     authority: Arc<AuthorityBook>,
     locations: Arc<Locations>,
+    sources: Arc<Sources>,
+    shards: usize,
     tally: Arc<Tally>,
     failed: watch::Receiver<Option<LogError>>,
     /// The log's end when the instance started: ready once this is applied.
@@ -202,7 +207,7 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            let locations = Arc::clone(&locations);
+            let (locations, sources) = (Arc::clone(&locations), Arc::clone(&sources));
             worker::task_or_abort(async move {
                 let followed = follow(log, bounds.first, locations, sources, steps).await;
                 if let Err(error) = followed {
@@ -241,6 +246,8 @@ impl Instance {
             exceptions,
             authority,
             locations,
+            sources,
+            shards: options.shards,
             tally,
             failed,
             ready_from: bounds.last,
