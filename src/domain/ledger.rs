@@ -12,6 +12,8 @@ use super::{
     lines::{Change, Lines, PARTS, minute_of},
     movement::TimeUs,
     posting::{Effect, Milestone, NEVER_US, Posting, UNSTATED_US},
+    saved::Output,
+    sweep::Sweep,
 };
 
 /// A change of one cell, in units.
@@ -90,6 +92,14 @@ pub struct Ledger<B> {
     retain_minutes: u32,
     findings: Vec<Finding>,
     keyer: Keyer,
+    saving: Saving,
+}
+
+/// What of it is being saved for a checkpoint, beside the lines; see `saving`.
+#[derive(Debug, Default)]
+struct Saving {
+    timers: Sweep<(TimeUs, LineKey)>,
+    saved_timers: Output,
 }
 
 /// How long settled lines are kept, unless it is said: as long as ids.
@@ -106,6 +116,7 @@ impl<B: Books> Ledger<B> {
             retain_minutes: minute_of(RETAIN_US),
             findings: Vec::new(),
             keyer: Keyer::new(),
+            saving: Saving::default(),
         }
     }
 
@@ -147,11 +158,13 @@ impl<B: Books> Ledger<B> {
 
     fn advance_to(&mut self, now_us: TimeUs, names: &impl LocationNames) {
         let before_us = self.now_us;
-        while let Some(first) = self.timers.first_entry()
-            && first.key().0 <= now_us
+        while let Some(((at_us, key), _)) = self.timers.first_key_value()
+            && *at_us <= now_us
         {
-            let ((at_us, key), timer) = first.remove_entry();
-            self.fire(key, &timer, at_us, names);
+            let place = (*at_us, *key);
+            self.save_timer(place);
+            let timer = self.timers.remove(&place).expect("it is the first");
+            self.fire(place.1, &timer, place.0, names);
         }
         self.now_us = now_us;
         self.retire(minute_of(before_us), minute_of(now_us));
@@ -410,9 +423,11 @@ impl<B: Books> Ledger<B> {
             return;
         }
         if let Some(us) = before {
+            self.save_timer((us, key));
             self.timers.remove(&(us, key));
         }
         if let Some(us) = after {
+            self.save_timer((us, key));
             let (document, line) = if is_order { ("", "") } else { about.document };
             let timer = Timer {
                 sku: about.sku.into(),
@@ -567,6 +582,10 @@ impl<B: Books> Ledger<B> {
         digest
     }
 }
+
+mod saving;
+
+pub use saving::SavedPart;
 
 fn line_subject(about: Names<'_>) -> Subject {
     Subject {

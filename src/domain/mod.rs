@@ -21,5 +21,7 @@ mod prefetch;
 pub mod remembered;
 pub mod reserve;
 pub mod rules;
+pub mod saved;
+mod sweep;
 
 pub(crate) use prefetch::read as prefetch;
