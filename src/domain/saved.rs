@@ -81,6 +81,11 @@ impl Output {
         self.u8(u8::from(flag));
     }
 
+    /// Puts bytes without their length.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Puts bytes with their length.
     ///
     /// # Panics

@@ -88,6 +88,7 @@ struct Desk {
     rules: Arc<RulesInForce>,
     memberships: Memberships,
     counts: Arc<Counts>,
+    saving: Saving,
 }
 
 impl ShardBooks {
@@ -98,6 +99,7 @@ impl ShardBooks {
             memberships: Memberships::new(Arc::clone(&rules.rules)),
             rules,
             counts,
+            saving: Saving::default(),
         };
         Self { index, desk }
     }
@@ -231,6 +233,7 @@ impl Desk {
         let block = Block::allocate(hash, name, shape);
         // SAFETY: just allocated.
         let made = unsafe { block.as_ref() };
+        made.set_mark(self.saving.mark);
         made.set_rules(self.rules.epoch, self.rules.rules.has_overrides_for(name));
         self.counts.skus.fetch_add(1, Relaxed);
         self.counts
@@ -348,6 +351,7 @@ impl Books for ShardBooks {
         // retired.
         let guard = unsafe { epoch::unprotected() };
         let mut block = index.get_or_insert(sku, name, guard, || desk.make_block(sku, name));
+        desk.saving.save_once(block);
 
         // Nearly always: one cell, which is there and has room.
         if let [change] = changes
@@ -424,6 +428,11 @@ fn room_for(cells: u32) -> u32 {
         _ => (cells + cells / 8).next_multiple_of(4),
     }
 }
+
+mod saving;
+
+use saving::Saving;
+pub(crate) use saving::cells_of;
 
 #[cfg(test)]
 mod tests;
