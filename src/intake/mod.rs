@@ -12,6 +12,7 @@ pub(crate) mod follow;
 pub(crate) mod gather;
 pub mod parked;
 mod resolve;
+pub(crate) mod saving;
 pub(crate) mod sequencer;
 
 pub use authority::{AuthorityBook, AuthorityInForce};

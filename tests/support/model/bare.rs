@@ -98,6 +98,10 @@ impl Books for BooksThatKeepClaims {
     fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
         self.0.cell(sku, name, at)
     }
+
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail> {
+        self.0.swap_trail(sku, at, last)
+    }
 }
 
 /// A bug, put in on purpose: what went wrong with a cell is told, and not that it is right again.
@@ -125,6 +129,10 @@ impl Books for BooksThatStayWrong {
 
     fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
         self.0.cell(sku, name, at)
+    }
+
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail> {
+        self.0.swap_trail(sku, at, last)
     }
 }
 
