@@ -14,7 +14,13 @@ use crate::{
         format::{Contents, Reject},
         saving,
     },
-    domain::{admission::Horizon, exceptions::Open, movement::TimeUs},
+    domain::{
+        admission::Horizon,
+        balances::Loc,
+        exceptions::Open,
+        movement::TimeUs,
+        reconcile::{AsOf, Chunk, Compared},
+    },
     instance::{NotTaken, Options, counted, parts::Parts},
     intake::{
         CommandReceipt, ParkedList,
@@ -26,6 +32,7 @@ use crate::{
     proto::v1 as pb,
     shard::{
         Audit, View,
+        compare::Comparing,
         worker::{self, Caller, Completion, Job, Work, Writer},
     },
 };
@@ -107,6 +114,20 @@ impl Pipeline {
             view,
             saving: None,
         }
+    }
+
+    /// Compares lines of a snapshot with the books of its time; `None` if that is too long ago.
+    pub fn compare(&mut self, chunk: Arc<Chunk>, as_of: AsOf) -> Option<Vec<Compared>> {
+        let comparing = Arc::new(Comparing::new(chunk, as_of, self.shards.len()));
+        let (answer, mut told) = oneshot::channel();
+        self.step(Step::Compare(Arc::clone(&comparing), answer));
+        let told = told.try_recv().expect("it was compared on this thread");
+        told.is_ok().then(|| comparing.result())
+    }
+
+    /// The number of a location, if any movement ever named it.
+    pub fn location(&self, name: &str) -> Option<Loc> {
+        self.sequencer.locations.get(name)
     }
 
     /// Begins to save the state as it is now into a file.
