@@ -206,7 +206,8 @@ async fn serve(
     std::future::pending().await
 }
 
-async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
+/// Opens the log that the settings name.
+pub(crate) async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
     if let Some(url) = &config.nats_url {
         let options = jetstream::Options {
             stream: config.nats_stream.clone(),
@@ -230,7 +231,8 @@ async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
     Ok(Arc::new(opened.expect("opening does not panic")?))
 }
 
-fn instance_options(config: &Config, cores: usize) -> Options {
+/// How an instance is run with these settings, on so many cores.
+pub(crate) fn instance_options(config: &Config, cores: usize) -> Options {
     Options {
         shards: config.shard_count(cores),
         horizon: Horizon {
@@ -262,6 +264,8 @@ fn instance_options(config: &Config, cores: usize) -> Options {
             every_records: config.checkpoint_every_records,
             every: Duration::from_secs(config.checkpoint_every_seconds),
             trim: config.checkpoint_trim,
+            bootstrap: config.checkpoint_bootstrap.clone(),
+            publish: config.checkpoint_publish,
         }),
     }
 }

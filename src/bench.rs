@@ -1,7 +1,7 @@
 //! The way of a movement from the log's bytes to the view on the caller's own thread, for
-//! benchmarks, profiles and long runs of tests. It runs the code that an instance runs, with the
-//! same queues between sequencer and shards; only the threads are missing. Not part of the public
-//! interface.
+//! benchmarks, profiles, long runs of tests, and `sellable verify`. It runs the code that an
+//! instance runs, with the same queues between sequencer and shards; only the threads are missing.
+//! Not part of the public interface.
 
 use std::{path::Path, sync::Arc, thread::JoinHandle};
 
@@ -50,7 +50,7 @@ pub struct Pipeline {
     sequencer: Sequencer,
     state: State,
     shards: Vec<(Receiver<Work>, Writer)>,
-    view: View,
+    view: Arc<View>,
     saving: Option<JoinHandle<Saved>>,
 }
 
@@ -91,7 +91,7 @@ impl Pipeline {
     }
 
     fn of(mut parts: Parts, options: &Options) -> Self {
-        let view = parts.view();
+        let view = Arc::new(parts.view());
         let (queues, shards): (Vec<_>, Vec<_>) = std::mem::take(&mut parts.writers)
             .into_iter()
             .map(|writer| {
@@ -311,6 +311,11 @@ impl Pipeline {
     /// What readers see.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The same for another thread, which reads while this one applies.
+    pub fn shared_view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
     }
 
     /// Movements applied, repeated and parked.

@@ -17,6 +17,7 @@ pub mod reserve;
 pub mod rules;
 pub mod serve;
 pub mod settings;
+pub mod verify;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -72,6 +73,11 @@ enum Command {
     Exceptions(exceptions::ExceptionsArgs),
     /// Digest of the whole state, and the check that no unit was made or lost
     Digest(operations::DigestArgs),
+    /// Take a checkpoint of a running server now
+    Checkpoint(operations::CheckpointArgs),
+    /// Rebuild the state from the log, without a server, and compare it with every checkpoint
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
     /// Print the settings: every key with its documentation, or the values in force
     #[command(after_help = settings::EXAMPLES)]
     Config(settings::ConfigArgs),
@@ -127,6 +133,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Reservation(args) => block_on(reserve::reservation(args, context)),
         Command::Exceptions(args) => block_on(exceptions::run(args, context)),
         Command::Digest(args) => block_on(operations::digest(args, context)),
+        Command::Checkpoint(args) => block_on(operations::checkpoint(args, context)),
+        Command::Verify(args) => block_on(verify::run(args, context)),
     }
 }
 
@@ -183,6 +191,8 @@ mod tests {
             "sellable reservation extend cart --ttl 90s",
             "sellable reservation release cart 1 2=3",
             "sellable digest",
+            "sellable checkpoint --json",
+            "sellable verify --data-dir /tmp/x --json",
             "sellable config --effective --shards 3 --json",
             "sellable completions bash",
         ] {
