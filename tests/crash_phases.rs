@@ -465,7 +465,11 @@ async fn examine(load: &Load, processes: &mut Processes) -> Figures {
 
     // Once as it stands, and once more after all were killed and started from a checkpoint.
     let (position, digests) = processes.digests().await;
-    assert_eq!(digests.len(), 1, "replicas differ at {position}: {digests:?}");
+    assert_eq!(
+        digests.len(),
+        1,
+        "replicas differ at {position}: {digests:?}"
+    );
     for server in &mut processes.servers {
         server.kill();
         server.restart();
