@@ -64,6 +64,7 @@ impl Pipeline {
             pending: Arc::default(),
             parked: Arc::new(ParkedList::new(1_000)),
             authority: Arc::default(),
+            reports: Arc::default(),
             locations: Arc::clone(&locations),
             sources: Arc::clone(&sources),
             tally: Arc::default(),

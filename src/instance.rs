@@ -23,7 +23,7 @@ use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
         AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, ParkedList, PostError,
-        ReservationView, Resolved,
+        ReportBook, ReservationView, Resolved,
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
         sequencer::{Pending, Sequencer, Step, Tally, Waiting},
@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod exceptions;
+mod reports;
 mod ticker;
 
 pub use exceptions::{ExceptionsDesk, Filter, OpenOrParked, PageToken};
@@ -127,6 +128,7 @@ pub struct Instance {
     steps: Mutex<Option<mpsc::Sender<Step>>>,
     exceptions: ExceptionsDesk,
     authority: Arc<AuthorityBook>,
+    reports: Arc<ReportBook>,
     locations: Arc<Locations>,
     tally: Arc<Tally>,
     failed: watch::Receiver<Option<LogError>>,
@@ -171,6 +173,7 @@ impl Instance {
 
         let sources = Arc::<Sources>::default();
         let authority = Arc::<AuthorityBook>::default();
+        let reports = Arc::<ReportBook>::default();
         let pending = Arc::<Pending>::default();
         let parked = Arc::new(ParkedList::new(options.parked_kept_max));
         let tally = Arc::<Tally>::default();
@@ -182,6 +185,7 @@ impl Instance {
             pending: Arc::clone(&pending),
             parked: Arc::clone(&parked),
             authority: Arc::clone(&authority),
+            reports: Arc::clone(&reports),
             locations: Arc::clone(&locations),
             sources: Arc::clone(&sources),
             tally: Arc::clone(&tally),
@@ -240,6 +244,7 @@ impl Instance {
             steps: Mutex::new(Some(steps)),
             exceptions,
             authority,
+            reports,
             locations,
             tally,
             failed,

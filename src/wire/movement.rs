@@ -442,7 +442,7 @@ fn no_time(field: &'static str, nanos: i32) -> Invalid {
     }
 }
 
-fn optional_time_us(
+pub fn optional_time_us(
     field: &'static str,
     time: Option<&prost_types::Timestamp>,
 ) -> Result<Option<TimeUs>, Invalid> {
