@@ -35,8 +35,11 @@ use crate::{
 };
 
 mod exceptions;
+mod reconcile;
 mod reports;
 mod ticker;
+
+pub use reconcile::CompareError;
 
 pub use exceptions::{ExceptionsDesk, Filter, OpenOrParked, PageToken};
 
@@ -130,6 +133,8 @@ pub struct Instance {
     authority: Arc<AuthorityBook>,
     reports: Arc<ReportBook>,
     locations: Arc<Locations>,
+    sources: Arc<Sources>,
+    shards: usize,
     tally: Arc<Tally>,
     failed: watch::Receiver<Option<LogError>>,
     /// The log's end when the instance started: ready once this is applied.
@@ -206,7 +211,7 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            let locations = Arc::clone(&locations);
+            let (locations, sources) = (Arc::clone(&locations), Arc::clone(&sources));
             worker::task_or_abort(async move {
                 let followed = follow(log, bounds.first, locations, sources, steps).await;
                 if let Err(error) = followed {
@@ -246,6 +251,8 @@ impl Instance {
             authority,
             reports,
             locations,
+            sources,
+            shards: options.shards,
             tally,
             failed,
             ready_from: bounds.last,

@@ -576,6 +576,7 @@ fn what_expired_does_not_come_back() {
         id: id.into(),
         sku: SKUS[0].into(),
         quantity,
+        occurred_us: model::OCCURRED_US,
         what,
     };
     let at = || String::from("z-dc");
@@ -613,6 +614,7 @@ fn what_expired_can_be_reserved_again() {
         id: "m1".into(),
         sku: SKUS[0].into(),
         quantity: 7,
+        occurred_us: model::OCCURRED_US,
         what: What::Received("z-dc".into(), Condition::Good),
     };
     let history = History {

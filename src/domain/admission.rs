@@ -90,11 +90,7 @@ impl Admission {
 
     /// Decides about one movement that arrives now.
     pub fn admit(&mut self, key: MovementKey, content: u64, occurred_us: TimeUs) -> Verdict {
-        // A movement may lie ahead of the log's time, so one that occurred a little after the
-        // time up to which ids are forgotten may be among the forgotten, too.
-        let stale = self
-            .forgotten_before_us
-            .is_some_and(|before| occurred_us < before.saturating_add(limits::AHEAD_US_MAX));
+        let stale = self.is_stale(occurred_us);
         let outcome = if stale {
             RememberedOutcome::Stale
         } else {
@@ -112,6 +108,14 @@ impl Admission {
                 }
             }
         }
+    }
+
+    /// Whether what occurred then cannot be proved new.
+    pub fn is_stale(&self, occurred_us: TimeUs) -> bool {
+        // A movement may lie ahead of the log's time, so one that occurred a little after the
+        // time up to which ids are forgotten may be among the forgotten, too.
+        self.forgotten_before_us
+            .is_some_and(|before| occurred_us < before.saturating_add(limits::AHEAD_US_MAX))
     }
 
     /// Whether this is known with equal content. Remembers nothing.

@@ -11,6 +11,7 @@ use super::{
     balances::{Balances, LocationNames},
     keys::LineKey,
     lifecycle::{Line, Returns},
+    movement::TimeUs,
 };
 
 /// Sum of the hashes of the parts of a state.
@@ -104,6 +105,24 @@ impl Digester {
         self.buffer.extend_from_slice(&order.to_le_bytes());
         digest += self.finish();
         digest
+    }
+
+    /// Of what a count, or a snapshot, says of a condition of a cell.
+    pub fn said(
+        &mut self,
+        (sku, location, condition): (&str, &str, u8),
+        by: [&str; 2],
+        as_of_us: TimeUs,
+        units: i64,
+    ) -> Digest {
+        self.start(b"said");
+        for text in [sku, location, by[0], by[1]] {
+            self.text(text);
+        }
+        self.buffer.push(condition);
+        self.buffer.extend_from_slice(&as_of_us.to_le_bytes());
+        self.buffer.extend_from_slice(&units.to_le_bytes());
+        self.finish()
     }
 
     /// Of one parked movement, by its key in the list of exceptions.

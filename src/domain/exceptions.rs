@@ -102,11 +102,13 @@ pub enum StateKind {
     ReturnedBeyondShipped = 24,
     /// Supply is outstanding after its eta.
     OverdueSupply = 25,
+    /// A snapshot states something else than the books held at its time.
+    Variance = 26,
 }
 
 impl StateKind {
     /// All kinds.
-    pub const ALL: [StateKind; 10] = [
+    pub const ALL: [StateKind; 11] = [
         StateKind::Oversold,
         StateKind::NegativeBalance,
         StateKind::ShippedBeyondReserved,
@@ -117,6 +119,7 @@ impl StateKind {
         StateKind::RefundedBeyondReceived,
         StateKind::ReturnedBeyondShipped,
         StateKind::OverdueSupply,
+        StateKind::Variance,
     ];
 
     /// The name of the kind.
@@ -132,6 +135,7 @@ impl StateKind {
             StateKind::RefundedBeyondReceived => "refunded_beyond_received",
             StateKind::ReturnedBeyondShipped => "returned_beyond_shipped",
             StateKind::OverdueSupply => "overdue_supply",
+            StateKind::Variance => "variance",
         }
     }
 }
@@ -154,9 +158,10 @@ pub struct Subject {
     pub sku: Box<str>,
     /// The location.
     pub location: Box<str>,
-    /// Order, inbound delivery, transfer or return; of a negative balance, the condition.
+    /// Order, inbound delivery, transfer or return; of a negative balance, the condition; of a
+    /// variance, the snapshot.
     pub document: Box<str>,
-    /// Its line.
+    /// Its line; of a variance, the condition.
     pub line: Box<str>,
     /// Of overdue supply, the kind of the document: a delivery and a transfer may have one number.
     pub supply: Option<LineKind>,
@@ -188,7 +193,8 @@ pub struct Open {
     pub kind: StateKind,
     /// What it is about.
     pub subject: Subject,
-    /// By how many units facts do not fit; at least 1.
+    /// By how many units facts do not fit; at least 1. Of a variance, what the snapshot states less
+    /// what the books held, and not 0.
     pub units: i64,
     /// When it opened, by the log's time.
     pub first_seen_us: TimeUs,
@@ -252,6 +258,15 @@ impl Open {
                 format!(
                     "{units} units of {sku} of {supply} {document}, line {line}, are overdue; \
                      receive or {end} them, or state a later eta"
+                )
+            }
+            StateKind::Variance => {
+                let more = if *units > 0 { "more" } else { "fewer" };
+                format!(
+                    "snapshot {document} states {} {more} units of {sku} {line} at {location} \
+                     than the books held at its time; a movement is missing or wrong, or approve \
+                     the correction",
+                    units.unsigned_abs()
                 )
             }
         }

@@ -15,6 +15,13 @@ const SEPARATOR: u8 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MovementKey(pub u128);
 
+impl MovementKey {
+    /// The first half, which is enough to find a movement among the recent ones of its source.
+    pub const fn first_half(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+}
+
 /// Identity of a followed line: its (kind, document, line, SKU).
 ///
 /// The SKU belongs to it, because what the line claims lies on that SKU's cells; a substitution
@@ -165,6 +172,17 @@ fn put_kind(b: &mut Vec<u8>, kind: &Kind<'_>) {
             put(b, location);
             b.push(condition as u8);
             put(b, reason);
+        }
+        Kind::Counted {
+            location,
+            as_of_us,
+            units,
+        } => {
+            put(b, location);
+            for number in [as_of_us].into_iter().chain(units) {
+                b.push(number.is_some() as u8);
+                time(b, number);
+            }
         }
         Kind::Reserved {
             order,

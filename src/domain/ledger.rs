@@ -8,11 +8,18 @@ use super::{
     digest::{Digest, Digester},
     exceptions::{Finding, Open, StateKind, Subject},
     keys::{Keyer, LineKey, LineKind, SkuHash},
-    lifecycle::{Claims, Line, Misfits, ReturnedLine, has_expired},
+    lifecycle::{Claims, Line, Misfits, ReturnedAt, ReturnedLine, has_expired},
     lines::{Change, Lines, PARTS, minute_of},
     movement::TimeUs,
-    posting::{Effect, Milestone, NEVER_US, Posting, UNSTATED_US},
+    posting::{Effect, Fact, Milestone, NEVER_US, Posting, UNSTATED_US},
+    recent::{Physical, Recent, RecentMovements, Trail},
 };
+
+mod as_of;
+mod plain;
+
+pub use as_of::CountedCells;
+pub use plain::PlainBooks;
 
 /// A change of one cell, in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +38,19 @@ pub trait Books {
     /// Adds `changes` to the cells of a SKU, all at once for any reader, and `net_in` to what
     /// came in from outside less what went out. Cells and SKUs that are not there begin at 0.
     ///
-    /// Tells whether any of these cells is, or was before, one that [`Balances::is_wrong`].
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool;
+    /// With `last`, which names one of the cells that change, that cell's last recent movement is
+    /// there from now on.
+    fn post(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        net_in: i64,
+        last: Option<(Loc, Trail)>,
+    ) -> Posted;
 
-    /// The balances of a cell; 0 if there is none.
-    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances;
+    /// The balances of a cell, and where its last recent movement is; nothing if there is none.
+    fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail);
 
     /// Brings the place of a SKU in the index into the cache.
     fn prefetch_index(&self, _sku: SkuHash) {}
@@ -45,6 +60,15 @@ pub trait Books {
 
     /// Brings a cell of the SKU into the cache; the SKU itself should be there already.
     fn prefetch_cell(&self, _sku: SkuHash, _at: Loc) {}
+}
+
+/// What [`Books::post`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Posted {
+    /// Any of these cells is, or was before, one that [`Balances::is_wrong`].
+    pub wrong: bool,
+    /// Where the last recent movement of the cell was, if that was to be changed.
+    pub before: Trail,
 }
 
 /// What a posting is about, by name: keys are enough to apply it, but a person who has to look at
@@ -84,6 +108,11 @@ struct Timer {
 pub struct Ledger<B> {
     books: B,
     lines: Lines,
+    recent: RecentMovements,
+    /// Cells that were counted, or of which a snapshot says something else than the books.
+    counted: CountedCells,
+    /// Movements that arrived before this may have been forgotten.
+    forgotten_before_us: Option<TimeUs>,
     /// By time, of all lines that have one to come and claim something.
     timers: BTreeMap<(TimeUs, LineKey), Timer>,
     now_us: TimeUs,
@@ -101,6 +130,9 @@ impl<B: Books> Ledger<B> {
         Self {
             books,
             lines: Lines::default(),
+            recent: RecentMovements::default(),
+            counted: CountedCells::new(),
+            forgotten_before_us: None,
             timers: BTreeMap::new(),
             now_us: 0,
             retain_minutes: minute_of(RETAIN_US),
@@ -198,60 +230,92 @@ impl<B: Books> Ledger<B> {
 
     /// Applies one posting. A fact is never refused: the goods moved.
     pub fn apply(&mut self, posting: &Posting, about: Names<'_>, names: &impl LocationNames) {
-        let units = i64::from(posting.quantity);
-        let sku = about.sku;
         match posting.effect {
-            Effect::In { at, to } => {
-                let by = Balances::of(to, units);
-                self.post(posting.sku, sku, &[CellChange { at, by }], units, names);
+            Effect::In { .. } | Effect::Out { .. } | Effect::Within { .. } => {
+                self.enter(posting, Changes::default(), None, about, names);
             }
-            Effect::Out { at, from } => {
-                let by = Balances::of(from, -units);
-                self.post(posting.sku, sku, &[CellChange { at, by }], -units, names);
-            }
-            Effect::Within { at, from, to } => {
-                let mut by = Balances::of(from, -units);
-                by[to] += units;
-                self.post(posting.sku, sku, &[CellChange { at, by }], 0, names);
+            Effect::Count {
+                at,
+                as_of_us,
+                units,
+            } => self.count(posting.sku, at, as_of_us, units, about, names),
+            Effect::Line { line, milestone } if line.kind() == LineKind::Return => {
+                self.return_line(posting, line, milestone, about, names);
             }
             Effect::Line { line, milestone } => {
-                self.line(posting.sku, line, milestone, units, about, names);
+                self.line(posting, line, milestone, about, names);
             }
             Effect::None => {
-                self.post(posting.sku, sku, &[], 0, names);
+                self.enter(posting, Changes::default(), None, about, names);
             }
         }
     }
 
     fn line(
         &mut self,
-        sku: SkuHash,
+        posting: &Posting,
         key: LineKey,
         milestone: Milestone,
-        units: i64,
         about: Names<'_>,
         names: &impl LocationNames,
     ) {
-        if key.kind() == LineKind::Return {
-            return self.return_line(sku, key, milestone, units, about, names);
-        }
+        let units = i64::from(posting.quantity);
         let change = self.lines.record(key, milestone, units, self.now_us, names);
-        let mut changes = Changes::of(key.kind(), &change);
-        let mut net_in = 0;
-        match milestone {
-            Milestone::Shipped(at) | Milestone::Dispatched { from: at, .. } => {
-                changes.add(at, Account::Good, -units);
-                net_in = -units;
-            }
-            Milestone::Received { at, to } | Milestone::Arrived { at, to } => {
-                changes.add(at, to, units);
-                net_in = units;
-            }
-            _ => {}
-        }
+        let changes = Changes::of(key.kind(), &change);
         self.settle(key, &change, about);
-        // Also if nothing changes: whether a SKU is known must not depend on the order of facts.
-        self.post(sku, about.sku, changes.non_zero(), net_in, names);
+        self.enter(posting, changes, None, about, names);
+    }
+
+    /// Enters a posting in the books: what a line claims otherwise, as `changes` have it, and its
+    /// physical effect. What lies of a return line at the place is told as it was and as it is.
+    #[inline]
+    fn enter(
+        &mut self,
+        posting: &Posting,
+        mut changes: Changes,
+        there: Option<[ReturnedAt; 2]>,
+        about: Names<'_>,
+        names: &impl LocationNames,
+    ) {
+        let Some((at, physical)) = Physical::of(posting) else {
+            // Also if nothing changes: whether a SKU is known must not depend on the order of facts.
+            return self.post(posting.sku, about.sku, changes.non_zero(), 0, names);
+        };
+        let by = match (physical, there) {
+            (_, Some([before, after])) => {
+                let (mut by, before) = (after.balances(), before.balances());
+                for account in Account::PHYSICAL {
+                    by[account] -= before[account];
+                }
+                by
+            }
+            _ => physical.by(),
+        };
+        let mut net_in = by.on_hand();
+        changes.physical(at, &by);
+        let recent = Recent {
+            fact: posting.fact,
+            physical,
+        };
+        let counted = self.counted.contains_key(&(posting.sku, at));
+        if counted {
+            let shift = self.recount(posting.sku, about.sku, at, &recent, there);
+            net_in += shift.on_hand();
+            changes.physical(at, &shift);
+        }
+        let last = self.recent.next(&physical);
+        let changes = changes.non_zero_but(at);
+        let posted = self
+            .books
+            .post(posting.sku, about.sku, changes, net_in, Some((at, last)));
+        self.recent
+            .push(posting.sku, at, &recent, posted.before, self.now_us);
+        if posted.wrong {
+            self.review(posting.sku, about.sku, changes, names);
+        }
+        if counted {
+            self.review_stated(posting.sku, at, about.sku, names);
+        }
     }
 
     /// What expired of an order line is released for good: a command that reserves for the same
@@ -267,7 +331,16 @@ impl<B: Books> Ledger<B> {
         let expired = line.filter(|line| has_expired(key.kind(), line.until_us, self.now_us));
         for (at, units) in expired.iter().flat_map(|line| line.claims(names)) {
             let milestone = Milestone::Released(Some(at));
-            self.line(sku, key, milestone, units, about, names);
+            let posting = Posting {
+                sku,
+                quantity: i32::try_from(units).unwrap_or(i32::MAX),
+                effect: Effect::Line {
+                    line: key,
+                    milestone,
+                },
+                fact: Fact::default(),
+            };
+            self.line(&posting, key, milestone, about, names);
         }
     }
 
@@ -290,13 +363,13 @@ impl<B: Books> Ledger<B> {
 
     fn return_line(
         &mut self,
-        sku: SkuHash,
+        posting: &Posting,
         key: LineKey,
         milestone: Milestone,
-        units: i64,
         about: Names<'_>,
         names: &impl LocationNames,
     ) {
+        let units = i64::from(posting.quantity);
         let at = match milestone {
             Milestone::Returned(at) | Milestone::Inspected { at, .. } => Some(at),
             _ => None,
@@ -329,13 +402,9 @@ impl<B: Books> Ledger<B> {
                 there = before.zip(at.map(|at| line.at(at)));
             })
         };
-        let mut changes = Changes::of(LineKind::Return, &change);
-        let mut net_in = 0;
-        if let Some((before, after)) = there {
-            let (old, new) = (before.balances(), after.balances());
-            net_in = new.on_hand() - old.on_hand();
-            changes.balances(after.at, &old, -1);
-            changes.balances(after.at, &new, 1);
+        let changes = Changes::of(LineKind::Return, &change);
+        let there = there.map(|(before, after)| [before, after]);
+        if let Some([before, after]) = there {
             let [was, is] = [before, after].map(|there| there.inspected_beyond());
             self.found(StateKind::InspectedBeyondReceived, was, is, || Subject {
                 location: names.name(after.at).into(),
@@ -343,7 +412,7 @@ impl<B: Books> Ledger<B> {
             });
         }
         self.settle(key, &change, about);
-        self.post(sku, about.sku, changes.non_zero(), net_in, names);
+        self.enter(posting, changes, there, about, names);
         self.relink(about.sku, link, names);
     }
 
@@ -481,7 +550,7 @@ impl<B: Books> Ledger<B> {
         net_in: i64,
         names: &impl LocationNames,
     ) {
-        if self.books.post(sku, name, changes, net_in) {
+        if self.books.post(sku, name, changes, net_in, None).wrong {
             self.review(sku, name, changes, names);
         }
     }
@@ -496,7 +565,7 @@ impl<B: Books> Ledger<B> {
         names: &impl LocationNames,
     ) {
         for change in changes {
-            let after = self.books.balances(sku, name, change.at);
+            let (after, _) = self.books.cell(sku, name, change.at);
             let mut before = after;
             for (units, by) in before.0.iter_mut().zip(change.by.0) {
                 *units -= by;
@@ -513,6 +582,26 @@ impl<B: Books> Ledger<B> {
                 let [was, is] = [before, after].map(|balances| (-balances[account]).max(0));
                 let subject = || subject(account.name());
                 self.found(StateKind::NegativeBalance, was, is, subject);
+            }
+        }
+    }
+
+    /// Brings SKUs into the cache, whose places in the index should be there already; first step
+    /// of [`Ledger::prefetch_cells`].
+    pub fn prefetch_skus(&self, skus: impl Iterator<Item = SkuHash>) {
+        for sku in skus {
+            self.books.prefetch_index(sku);
+        }
+    }
+
+    /// Brings cells into the cache that will be compared.
+    pub fn prefetch_cells(&self, cells: impl Iterator<Item = (SkuHash, Option<Loc>)> + Clone) {
+        for (sku, _) in cells.clone() {
+            self.books.prefetch_sku(sku);
+        }
+        for (sku, at) in cells {
+            if let Some(at) = at {
+                self.books.prefetch_cell(sku, at);
             }
         }
     }
@@ -551,6 +640,11 @@ impl<B: Books> Ledger<B> {
     /// The books, to set them up or maintain them.
     pub fn books_mut(&mut self) -> &mut B {
         &mut self.books
+    }
+
+    /// The recent movements.
+    pub fn recent(&self) -> &RecentMovements {
+        &self.recent
     }
 
     /// The followed lines.
@@ -603,14 +697,27 @@ impl Changes {
         }
     }
 
-    fn balances(&mut self, at: Loc, balances: &Balances, sign: i64) {
-        for account in Account::PHYSICAL {
-            self.add(at, account, sign * balances[account]);
+    /// Adds a change of a cell; the cell is among those that change from then on, even by nothing.
+    #[inline]
+    fn physical(&mut self, at: Loc, by: &Balances) {
+        match self.0.iter_mut().find(|change| change.at == at) {
+            Some(change) => change.by += *by,
+            None => self.0.push(CellChange { at, by: *by }),
         }
     }
 
     fn non_zero(&mut self) -> &[CellChange] {
         self.0.retain(|change| !change.by.is_zero());
+        &self.0
+    }
+
+    /// Those that change anything, and that at `at`.
+    #[inline]
+    fn non_zero_but(&mut self, at: Loc) -> &[CellChange] {
+        if self.0.len() > 1 {
+            self.0
+                .retain(|change| change.at == at || !change.by.is_zero());
+        }
         &self.0
     }
 
@@ -623,45 +730,5 @@ impl Changes {
                 by: Balances::of(account, units),
             }),
         }
-    }
-}
-
-/// The obvious books: ordered maps. For tests and tools, not for speed.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct PlainBooks {
-    /// Balances by SKU and location.
-    pub cells: std::collections::BTreeMap<(String, Loc), Balances>,
-    /// Units in less units out, by SKU.
-    pub net_in: std::collections::BTreeMap<String, i64>,
-}
-
-impl Books for PlainBooks {
-    fn post(&mut self, _sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
-        let mut wrong = false;
-        for change in changes {
-            let cell = self.cells.entry((name.to_owned(), change.at)).or_default();
-            wrong |= cell.is_wrong();
-            *cell += change.by;
-            wrong |= cell.is_wrong();
-        }
-        *self.net_in.entry(name.to_owned()).or_default() += net_in;
-        wrong
-    }
-
-    fn balances(&self, _sku: SkuHash, name: &str, at: Loc) -> Balances {
-        let cell = self.cells.get(&(name.to_owned(), at));
-        cell.copied().unwrap_or_default()
-    }
-}
-
-impl PlainBooks {
-    /// Digest of all cells.
-    pub fn digest(&self, names: &impl LocationNames) -> Digest {
-        let mut digester = Digester::default();
-        let mut digest = Digest::default();
-        for ((sku, at), balances) in &self.cells {
-            digest += digester.cell(sku, names.name(*at), balances);
-        }
-        digest
     }
 }

@@ -155,7 +155,8 @@ impl Disposition {
 }
 
 impl ReturnedAt {
-    const fn nothing(at: Loc) -> Self {
+    /// Nothing came back there.
+    pub const fn nothing(at: Loc) -> Self {
         Self {
             at,
             received: 0,

@@ -18,6 +18,7 @@ pub mod lines;
 pub mod movement;
 pub mod posting;
 mod prefetch;
+pub mod recent;
 pub mod reconcile;
 pub mod remembered;
 pub mod reserve;

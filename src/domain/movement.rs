@@ -18,7 +18,7 @@ pub struct Movement<'a> {
     pub occurred_us: TimeUs,
     /// Stock keeping unit.
     pub sku: &'a str,
-    /// Units, 1 to [`limits::QUANTITY_MAX`]; negative only if `adjusted`.
+    /// Units, 1 to [`limits::QUANTITY_MAX`]; negative only if `adjusted`, and 0 if `counted`.
     pub quantity: i64,
     /// Joins the movements of one business transaction; may be empty.
     pub correlation_id: &'a str,
@@ -102,6 +102,13 @@ pub enum Kind<'a> {
         location: &'a str,
         condition: Condition,
         reason: &'a str,
+    },
+    Counted {
+        location: &'a str,
+        /// `None`: when it occurred.
+        as_of_us: Option<TimeUs>,
+        /// By physical condition: good, quarantined, damaged, return pending. `None`: not counted.
+        units: [Option<i64>; 4],
     },
     Reserved {
         order: &'a str,
@@ -232,22 +239,23 @@ impl Kind<'_> {
             Kind::Issued { .. } => 1,
             Kind::Reclassified { .. } => 2,
             Kind::Adjusted { .. } => 3,
-            Kind::Reserved { .. } => 4,
-            Kind::Released { .. } => 5,
-            Kind::Reassigned { .. } => 6,
-            Kind::Picked { .. } => 7,
-            Kind::Packed { .. } => 8,
-            Kind::Shipped { .. } => 9,
-            Kind::InboundExpected { .. } => 10,
-            Kind::InboundCancelled { .. } => 11,
-            Kind::TransferShipped { .. } => 12,
-            Kind::TransferReceived { .. } => 13,
-            Kind::TransferClosed { .. } => 14,
-            Kind::ReturnAuthorized { .. } => 15,
-            Kind::ReturnCancelled { .. } => 16,
-            Kind::ReturnReceived { .. } => 17,
-            Kind::ReturnInspected { .. } => 18,
-            Kind::ReturnRefunded { .. } => 19,
+            Kind::Counted { .. } => 4,
+            Kind::Reserved { .. } => 5,
+            Kind::Released { .. } => 6,
+            Kind::Reassigned { .. } => 7,
+            Kind::Picked { .. } => 8,
+            Kind::Packed { .. } => 9,
+            Kind::Shipped { .. } => 10,
+            Kind::InboundExpected { .. } => 11,
+            Kind::InboundCancelled { .. } => 12,
+            Kind::TransferShipped { .. } => 13,
+            Kind::TransferReceived { .. } => 14,
+            Kind::TransferClosed { .. } => 15,
+            Kind::ReturnAuthorized { .. } => 16,
+            Kind::ReturnCancelled { .. } => 17,
+            Kind::ReturnReceived { .. } => 18,
+            Kind::ReturnInspected { .. } => 19,
+            Kind::ReturnRefunded { .. } => 20,
         }
     }
 
@@ -260,7 +268,10 @@ impl Kind<'_> {
     pub const fn document(&self) -> Option<(&str, &str)> {
         match *self {
             Kind::Received { inbound, .. } => inbound,
-            Kind::Issued { .. } | Kind::Reclassified { .. } | Kind::Adjusted { .. } => None,
+            Kind::Issued { .. }
+            | Kind::Reclassified { .. }
+            | Kind::Adjusted { .. }
+            | Kind::Counted { .. } => None,
             Kind::Reserved { order, line, .. }
             | Kind::Released { order, line, .. }
             | Kind::Reassigned { order, line, .. }
@@ -288,6 +299,7 @@ impl Kind<'_> {
             | Kind::Issued { location, .. }
             | Kind::Reclassified { location, .. }
             | Kind::Adjusted { location, .. }
+            | Kind::Counted { location, .. }
             | Kind::Reserved { location, .. }
             | Kind::Picked { location, .. }
             | Kind::Packed { location, .. }
@@ -308,11 +320,12 @@ impl Kind<'_> {
 }
 
 /// Names of all kinds, in the order of the contract.
-pub const KIND_NAMES: [&str; 20] = [
+pub const KIND_NAMES: [&str; 21] = [
     "received",
     "issued",
     "reclassified",
     "adjusted",
+    "counted",
     "reserved",
     "released",
     "reassigned",
@@ -351,6 +364,17 @@ impl Movement<'_> {
 
     fn check_quantity(&self) -> Result<(), Invalid> {
         let signed = matches!(self.kind, Kind::Adjusted { .. });
+        if matches!(self.kind, Kind::Counted { .. }) {
+            return match self.quantity {
+                0 => Ok(()),
+                units => Err(Invalid::new(
+                    "quantity",
+                    format!(
+                        "is {units}; `counted` states its units by condition, in `good` and so on"
+                    ),
+                )),
+            };
+        }
         let magnitude = self.quantity.unsigned_abs();
         if magnitude == 0 {
             return Err(Invalid::new("quantity", "is 0; a movement moves something"));
@@ -402,6 +426,21 @@ impl Movement<'_> {
             } => {
                 place("adjusted.location", location)?;
                 text("adjusted.reason", reason, limits::REASON_BYTES_MAX)
+            }
+            Kind::Counted {
+                location,
+                as_of_us,
+                units,
+            } => {
+                place("counted.location", location)?;
+                moment("counted.as_of", as_of_us)?;
+                if as_of_us.is_some_and(|us| us > self.occurred_us) {
+                    return Err(Invalid::new(
+                        "counted.as_of",
+                        "is after `occurred_at`; a count tells of the past",
+                    ));
+                }
+                counted(units)
             }
             Kind::Reserved {
                 order,
@@ -595,6 +634,32 @@ fn moment(field: &'static str, given: Option<TimeUs>) -> Result<(), Invalid> {
         }
         _ => Ok(()),
     }
+}
+
+fn counted(units: [Option<i64>; 4]) -> Result<(), Invalid> {
+    const FIELDS: [&str; 4] = [
+        "counted.good",
+        "counted.quarantined",
+        "counted.damaged",
+        "counted.return_pending",
+    ];
+    if units == [None; 4] {
+        return Err(Invalid::new(
+            FIELDS[0],
+            "is missing, and so are `quarantined`, `damaged` and `return_pending`; a count states \
+             at least one",
+        ));
+    }
+    for (field, units) in FIELDS.into_iter().zip(units) {
+        match units {
+            Some(units) if !(0..=limits::QUANTITY_MAX).contains(&units) => {
+                let reason = format!("is {units}; 0 to {} units", limits::QUANTITY_MAX);
+                return Err(Invalid::new(field, reason));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn money(amount: i64, currency: &str) -> Result<(), Invalid> {

@@ -2,7 +2,7 @@
 
 use super::{
     balances::{Account, Loc},
-    keys::{Keyer, LineKey, LineKind, SkuHash},
+    keys::{Keyer, LineKey, LineKind, MovementKey, SkuHash},
     movement::{Disposition, Kind, Movement, TimeUs},
 };
 
@@ -10,6 +10,9 @@ use super::{
 pub const NEVER_US: TimeUs = TimeUs::MAX;
 /// A time before all others: what was never stated.
 pub const UNSTATED_US: TimeUs = TimeUs::MIN;
+
+/// In [`Effect::Count`]: this condition was not counted.
+pub const UNCOUNTED: i32 = -1;
 
 /// What one movement does to the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,30 @@ pub struct Posting {
     pub quantity: i32,
     /// The effect.
     pub effect: Effect,
+    /// The movement that has it.
+    pub fact: Fact,
+}
+
+/// What is remembered of a movement beside its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fact {
+    /// When it happened, by the source's clock.
+    pub occurred_us: TimeUs,
+    /// The first half of its [`super::keys::MovementKey`].
+    pub id: u64,
+    /// The number of its source within this process.
+    pub source: u32,
+}
+
+impl Fact {
+    /// Of the movement with this key, and this number of its source.
+    pub fn of(movement: &Movement<'_>, key: MovementKey, source: u32) -> Self {
+        Self {
+            occurred_us: movement.occurred_us,
+            id: key.first_half(),
+            source,
+        }
+    }
 }
 
 /// Effects on accounts and followed lines.
@@ -47,6 +74,16 @@ pub enum Effect {
         from: Account,
         /// To.
         to: Account,
+    },
+    /// The balances of a cell are fixed as of a moment. The id and the source of the movement
+    /// travel beside, as the names of a document and its line: counts of one moment go by them.
+    Count {
+        /// Where.
+        at: Loc,
+        /// As of when.
+        as_of_us: TimeUs,
+        /// Units, by [`Account::PHYSICAL`]; [`UNCOUNTED`]: not counted.
+        units: [i32; 4],
     },
     /// A milestone of a followed line, of the kind that the milestone belongs to.
     Line {
@@ -133,14 +170,16 @@ pub enum Milestone {
 }
 
 impl Posting {
-    /// Reduces a checked movement. `loc` numbers a location by its name. An inspection without a
-    /// disposition has no effect; it is not to be applied.
+    /// Reduces a checked movement. `loc` numbers a location by its name, `fact` is
+    /// what is remembered of it. An inspection without a disposition has no effect; it is not to
+    /// be applied.
     ///
     /// # Panics
     /// If the quantity is outside the limits that [`Movement::check`] enforces.
     pub fn of(
         movement: &Movement<'_>,
         keyer: &mut Keyer,
+        fact: Fact,
         mut loc: impl FnMut(&str) -> Loc,
     ) -> Self {
         let effect = match movement.kind {
@@ -170,6 +209,19 @@ impl Posting {
                 from: from.into(),
                 to: to.into(),
             },
+            Kind::Counted {
+                location,
+                as_of_us,
+                units,
+            } => Effect::Count {
+                at: loc(location),
+                as_of_us: as_of_us.unwrap_or(movement.occurred_us),
+                units: units.map(|units| {
+                    units.map_or(UNCOUNTED, |units| {
+                        i32::try_from(units).expect("the units were checked")
+                    })
+                }),
+            },
             ref kind => match milestone(kind, loc) {
                 Some((of, milestone)) => {
                     let (document, line) = kind.document().expect("a milestone is of a document");
@@ -185,6 +237,7 @@ impl Posting {
             sku: SkuHash::of(movement.sku),
             quantity: i32::try_from(movement.quantity).expect("the quantity was checked"),
             effect,
+            fact,
         }
     }
 }
@@ -253,6 +306,7 @@ fn milestone(kind: &Kind<'_>, mut loc: impl FnMut(&str) -> Loc) -> Option<(LineK
         Kind::Issued { .. }
         | Kind::Reclassified { .. }
         | Kind::Adjusted { .. }
+        | Kind::Counted { .. }
         | Kind::Picked { .. }
         | Kind::Packed { .. } => return None,
     })
@@ -263,7 +317,10 @@ impl Effect {
     #[inline]
     pub fn location(&self) -> Option<Loc> {
         match *self {
-            Effect::In { at, .. } | Effect::Out { at, .. } | Effect::Within { at, .. } => Some(at),
+            Effect::In { at, .. }
+            | Effect::Out { at, .. }
+            | Effect::Within { at, .. }
+            | Effect::Count { at, .. } => Some(at),
             Effect::Line { milestone, .. } => match milestone {
                 Milestone::Reserved { at, .. }
                 | Milestone::Shipped(at)
@@ -288,4 +345,4 @@ impl Effect {
 }
 
 const _: () = assert!(crate::limits::QUANTITY_MAX <= i32::MAX as i64);
-const _: () = assert!(size_of::<Posting>() <= 56);
+const _: () = assert!(size_of::<Posting>() <= 80);

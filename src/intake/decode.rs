@@ -12,7 +12,7 @@ use crate::{
         exceptions::ParkedKind,
         keys::{Keyer, MovementKey},
         movement::{Kind, Movement, TimeUs},
-        posting::{Effect, Posting},
+        posting::{Effect, Fact, Posting},
     },
     limits::{ID_BYTES_MAX, LINE_BYTES_MAX, STEP_MOVEMENTS_MAX},
     log::{Entry, Lane, LogError, MediaType, Position},
@@ -55,7 +55,8 @@ pub(crate) struct Head {
 pub(crate) struct Item {
     pub(crate) key: MovementKey,
     pub(crate) content: u64,
-    pub(crate) occurred_us: TimeUs,
+    /// Stale if ids that arrived after this have been forgotten.
+    pub(crate) known_after_us: TimeUs,
     pub(crate) posting: Posting,
     pub(crate) names: NamesAt,
     /// Number of its source, among the sources.
@@ -144,17 +145,19 @@ impl Interner {
             }
         };
         let acts_at = movement.kind.acts_at().map(&mut number);
-        let posting = Posting::of(movement, keyer, number);
         if last_source.0 != movement.source {
             *last_source = (
                 movement.source.to_owned(),
                 sources.number(movement.source).0,
             );
         }
+        let key = keyer.movement(movement.source, movement.id);
+        let fact = Fact::of(movement, key, last_source.1);
+        let posting = Posting::of(movement, keyer, fact, number);
         Item {
-            key: keyer.movement(movement.source, movement.id),
+            key,
             content: keyer.content(movement),
-            occurred_us: movement.occurred_us,
+            known_after_us: known_after_us(&posting),
             names: put_names(movement, &posting, names),
             posting,
             source: last_source.1,
@@ -170,6 +173,15 @@ impl Interner {
             index,
             raw,
         }
+    }
+}
+
+/// The movement is stale if ids that arrived after this have been forgotten: of a count, all that
+/// occurred since has to be known.
+fn known_after_us(posting: &Posting) -> TimeUs {
+    match posting.effect {
+        Effect::Count { as_of_us, .. } => as_of_us,
+        _ => posting.fact.occurred_us,
     }
 }
 
@@ -194,6 +206,11 @@ fn put_names(movement: &Movement<'_>, posting: &Posting, names: &mut String) -> 
             names.push_str(line);
             (lens[3], lens[4]) = (order.len() as u8, line.len() as u8);
         }
+    }
+    if let Effect::Count { .. } = posting.effect {
+        names.push_str(movement.id);
+        names.push_str(movement.source);
+        (lens[1], lens[2]) = (movement.id.len() as u8, movement.source.len() as u8);
     }
     NamesAt { at, lens }
 }

@@ -14,6 +14,7 @@ use crate::{
         admission::Verdict,
         exceptions::{Acknowledged, ExceptionId, ParkedKind},
         movement::TimeUs,
+        posting,
     },
     proto::v1::{self as pb, Resolution},
     shard::worker::{Acknowledgement, Batch, Effect, Job, Work},
@@ -164,6 +165,15 @@ fn acknowledged(resolve: &pb::ResolveException, at_us: TimeUs) -> Acknowledged {
 fn may_release(state: &mut State, kind: ParkedKind, item: &Item) -> Result<bool, String> {
     if item.lacks_disposition {
         return Err("it has no disposition that is known; release it with one".into());
+    }
+    if matches!(item.posting.effect, posting::Effect::Count { .. })
+        && state.admission.is_stale(item.known_after_us)
+    {
+        return Err(
+            "what occurred after this count is no longer known in full; discard it, and \
+                    count again"
+                .into(),
+        );
     }
     if matches!(kind, ParkedKind::ConflictingDuplicate | ParkedKind::Stale) {
         return Ok(true);

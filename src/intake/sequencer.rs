@@ -5,7 +5,7 @@
 //! SKU: what it does must not depend on the number of shards.
 
 use std::sync::{
-    Arc, Mutex, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
@@ -27,14 +27,17 @@ use crate::{
         authority::Permissions,
         balances::{Loc, LocationNames},
         exceptions::{Outcome, ParkedKind},
+        movement::TimeUs,
+        recent::RecentView,
         reconcile::Statement,
         rules::Rules,
     },
-    limits::PREFETCH_POSTINGS,
+    limits::{AHEAD_US_MAX, PREFETCH_POSTINGS},
     log::Position,
     proto::v1 as pb,
     shard::{
         Audit, Locations, Receipt, RulesInForce, Sources,
+        compare::{Comparing, by_shard},
         worker::{Batch, Caller, Completion, Effect, Inspection, Job, Shared, Work},
     },
 };
@@ -45,6 +48,11 @@ pub(crate) enum Step {
     Decoded(Decoded),
     /// Walk over all cells, at the position where this is met.
     Audit(oneshot::Sender<(Audit, Position)>),
+    /// Compare lines of a snapshot, and tell the position where that was; or, if its moment is too
+    /// long ago, the oldest for which that can be done.
+    Compare(Arc<Comparing>, oneshot::Sender<Result<Position, TimeUs>>),
+    /// Show the recent movements.
+    Recent(oneshot::Sender<Vec<RecentView>>),
     /// Tell how the reservation of this id stands.
     Inspect(String, oneshot::Sender<Option<ReservationView>>),
 }
@@ -138,6 +146,8 @@ impl Sequencer {
             Step::Decoded(Decoded::Comparison(at, found)) => self.comparison(state, at, *found),
             Step::Audit(answer) => self.audit(state, answer),
             Step::Inspect(id, answer) => self.inspect(state, &id, answer),
+            Step::Compare(comparing, answer) => self.compare(state, comparing, answer),
+            Step::Recent(answer) => self.recent(state, answer),
         }
     }
 
@@ -152,8 +162,8 @@ impl Sequencer {
         let mut batches: Vec<Batch> = (0..self.shards.len())
             .map(|_| Batch {
                 jobs: Vec::with_capacity(facts.items.len() / self.shards.len() + 16),
-                times: Vec::new(),
                 names: Arc::clone(&names),
+                ..Batch::default()
             })
             .collect();
         let mut effects = Vec::new();
@@ -201,7 +211,8 @@ impl Sequencer {
         }
         self.count(state, counts);
         let completion = self.completion(state, effects);
-        for (shard, batch) in self.shards.iter().zip(batches) {
+        for (shard, mut batch) in self.shards.iter().zip(batches) {
+            batch.forgotten_before_us = state.admission.forgotten_before_us();
             let work = Work::Apply(batch, Arc::clone(&completion));
             shard.send(work).map_err(|_| Stopped)?;
         }
@@ -232,7 +243,7 @@ impl Sequencer {
         }
         let verdict = state
             .admission
-            .admit(item.key, item.content, item.occurred_us);
+            .admit(item.key, item.content, item.known_after_us);
         match verdict {
             Verdict::Apply => (Outcome::Applied, false),
             Verdict::Repeat(outcome) => (outcome.into(), true),
@@ -390,15 +401,14 @@ impl Sequencer {
     /// all of them are.
     fn comparison(&self, state: &mut State, at: At, found: pb::Comparison) -> Result<(), Stopped> {
         self.advance(state, at);
-        let statements: Arc<[Statement]> = reports::statements(&found).into();
+        let statements = reports::statements(&found);
         // Before the position is reached, so that who waits for that finds it.
         self.reports
             .take(found, at.position, state.admission.now_us());
-        let completion = self.completion(state, Vec::new());
         if statements.is_empty() {
-            return self.nothing(&completion);
+            return self.nothing(&self.completion(state, Vec::new()));
         }
-        self.nothing(&completion)
+        self.statements(state, statements, Vec::new())
     }
 
     fn audit(
@@ -413,6 +423,63 @@ impl Sequencer {
         let effect = Effect::AnswerAudit(answer, Arc::clone(&sum), state.position);
         let completion = self.completion(state, vec![effect]);
         self.to_all(|| Work::Audit(Arc::clone(&sum), Arc::clone(&completion)))
+    }
+
+    fn compare(
+        &self,
+        state: &State,
+        comparing: Arc<Comparing>,
+        answer: oneshot::Sender<Result<Position, TimeUs>>,
+    ) -> Result<(), Stopped> {
+        let as_of = comparing.as_of();
+        let from_us = as_of.us.saturating_sub(as_of.tolerance_us);
+        if state.admission.is_stale(from_us) {
+            let before_us = state.admission.forgotten_before_us().unwrap_or_default();
+            // Who gave up waiting is not there any more.
+            let _ = answer.send(Err(before_us + AHEAD_US_MAX));
+            return Ok(());
+        }
+        let position = state.position;
+        let tell = move || {
+            let _ = answer.send(Ok(position));
+        };
+        let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
+        self.to_all(|| Work::Compare(Arc::clone(&comparing), Arc::clone(&completion)))
+    }
+
+    fn recent(
+        &self,
+        state: &State,
+        answer: oneshot::Sender<Vec<RecentView>>,
+    ) -> Result<(), Stopped> {
+        let views = Arc::<Mutex<Vec<RecentView>>>::default();
+        let shown = Arc::clone(&views);
+        let tell = move || {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = answer.send(std::mem::take(&mut *shown));
+        };
+        let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
+        self.to_all(|| Work::Recent(Arc::clone(&views), Arc::clone(&completion)))
+    }
+
+    /// Gives the shards what a comparison found.
+    pub(super) fn statements(
+        &self,
+        state: &State,
+        statements: Vec<Statement>,
+        effects: Vec<Effect>,
+    ) -> Result<(), Stopped> {
+        let statements = by_shard(statements, self.shards.len(), &self.locations);
+        let statements = Arc::new(statements);
+        let forgotten_us = state.admission.forgotten_before_us();
+        let completion = self.completion(state, effects);
+        self.to_all(|| {
+            Work::Statements(
+                Arc::clone(&statements),
+                forgotten_us,
+                Arc::clone(&completion),
+            )
+        })
     }
 
     /// Every shard is told that the log went on, and nothing else.

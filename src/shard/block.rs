@@ -1,8 +1,8 @@
 //! A SKU's block: all that is known of one SKU, in one piece of memory.
 //!
 //! One allocation holds the header, the name, the sums of each channel, the numbers of the
-//! locations (sorted), and their balances: 28 bytes for a cell as long as every balance fits
-//! 32 bits, 56 if one does not. A query for what a channel may sell touches one or two cache
+//! locations (sorted), where the last recent movement of each is, and their balances: 28 bytes for
+//! a cell as long as every balance fits 32 bits, 56 if one does not. A query for what a channel may sell touches one or two cache
 //! lines, however many locations there are.
 //!
 //! One thread writes; any number of threads read at the same time, through a sequence lock. What
@@ -23,6 +23,7 @@ use crate::domain::{
     balances::{ACCOUNTS, Balances, Loc},
     keys::SkuHash,
     prefetch,
+    recent::Trail,
 };
 
 /// Up to as many locations are searched one by one.
@@ -55,8 +56,8 @@ pub(crate) struct Block {
     wide: bool,
     /// The rules have an override for this SKU (in the epoch of the sums).
     overridden: AtomicU32,
-    // Behind it: name, padded to 8; sums: [i64; channels]; locations: [u32; cells_max], padded to 8;
-    // balances: [[i32 or i64; 7]; cells_max]. What every posting reads comes first.
+    // Behind it: name, padded to 8; sums: [i64; channels]; locations: [u32; cells_max]; trails:
+    // [u32; cells_max]; balances: [[i32 or i64; 7]; cells_max]. What every posting reads comes first.
 }
 
 const HEADER: usize = size_of::<Block>();
@@ -272,6 +273,17 @@ impl Block {
         }
     }
 
+    /// Where the last recent movement of a cell is. For the writer alone.
+    #[inline]
+    pub(crate) fn trail(&self, cell: usize) -> Trail {
+        Trail(self.trails()[cell].load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set_trail(&self, cell: usize, trail: Trail) {
+        self.trails()[cell].store(trail.0, Relaxed);
+    }
+
     /// Puts a new cell at `cell`, where [`Block::find`] said, moving others along.
     ///
     /// # Panics
@@ -282,8 +294,10 @@ impl Block {
         for moved in (cell..cells).rev() {
             self.set_balances(moved + 1, &self.balances(moved));
             self.locations()[moved + 1].store(self.location(moved).0, Relaxed);
+            self.set_trail(moved + 1, self.trail(moved));
         }
         self.locations()[cell].store(at.0, Relaxed);
+        self.set_trail(cell, Trail::NONE);
         self.set_balances(cell, &Balances::ZERO);
         self.cells.store(cells as u32 + 1, Relaxed);
     }
@@ -301,6 +315,7 @@ impl Block {
         for cell in 0..self.cells() {
             copy.insert(cell, self.location(cell));
             copy.set_balances(cell, &self.balances(cell));
+            copy.set_trail(cell, self.trail(cell));
         }
         block
     }
@@ -325,6 +340,12 @@ impl Block {
     fn locations(&self) -> &[AtomicU32] {
         // SAFETY: the layout has `cells_max` numbers at this offset.
         unsafe { std::slice::from_raw_parts(self.at(self.locations_at()), self.cells_max as usize) }
+    }
+
+    fn trails(&self) -> &[AtomicU32] {
+        let at = self.locations_at() + self.cells_max as usize * size_of::<u32>();
+        // SAFETY: behind the locations, the layout has as many trails.
+        unsafe { std::slice::from_raw_parts(self.at(at), self.cells_max as usize) }
     }
 
     fn sums_at(&self) -> usize {
@@ -364,8 +385,9 @@ fn cell_bytes(wide: bool) -> usize {
         }
 }
 
+/// Of locations and trails.
 fn locations_bytes(cells_max: u32) -> usize {
-    (cells_max as usize * size_of::<u32>()).next_multiple_of(align_of::<Block>())
+    cells_max as usize * 2 * size_of::<u32>()
 }
 
 fn layout(name_len: usize, shape: Shape) -> Layout {

@@ -22,8 +22,9 @@ use crate::domain::{
     balances::{Account, Balances, Loc, LocationNames},
     digest::{Digest, Digester},
     keys::SkuHash,
-    ledger::{Books, CellChange},
+    ledger::{Books, CellChange, Posted},
     movement::TimeUs,
+    recent::Trail,
     reserve::{Offer, Offers},
     rules::{ChannelIx, Membership, Memberships, Policy, Rules},
 };
@@ -342,7 +343,14 @@ fn contribution(member: &Membership, policy: &Policy, balances: &Balances) -> i6
 }
 
 impl Books for ShardBooks {
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
+    fn post(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        net_in: i64,
+        last: Option<(Loc, Trail)>,
+    ) -> Posted {
         let Self { index, desk } = self;
         // SAFETY: the writer alone retires tables and blocks, and it does not use what it has
         // retired.
@@ -360,7 +368,10 @@ impl Books for ShardBooks {
                     desk.set(block, cell, change.at, &before, &after);
                     block.add_net_in(net_in);
                 });
-                return before.is_wrong() | after.is_wrong();
+                return Posted {
+                    wrong: before.is_wrong() | after.is_wrong(),
+                    before: last.map_or(Trail::NONE, |(_, last)| swap_trail(block, cell, last)),
+                };
             }
         }
 
@@ -380,14 +391,24 @@ impl Books for ShardBooks {
             }
             block.add_net_in(net_in);
         });
-        wrong
+        let before = last.map(|(at, last)| {
+            let cell = block.find(at).expect("it is one of those that changed");
+            swap_trail(block, cell, last)
+        });
+        Posted {
+            wrong,
+            before: before.unwrap_or_default(),
+        }
     }
 
-    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances {
+    fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
         // SAFETY: as in `post`.
         let block = self.index.get(sku, name, unsafe { epoch::unprotected() });
         block
-            .and_then(|block| Some(block.balances(block.find(at).ok()?)))
+            .and_then(|block| {
+                let cell = block.find(at).ok()?;
+                Some((block.balances(cell), block.trail(cell)))
+            })
             .unwrap_or_default()
     }
 
@@ -408,6 +429,14 @@ impl Books for ShardBooks {
         self.index
             .prefetch_cell(sku, at, unsafe { epoch::unprotected() });
     }
+}
+
+/// Readers do not look at trails, so the lock is not needed.
+#[inline]
+fn swap_trail(block: &Block, cell: usize, last: Trail) -> Trail {
+    let before = block.trail(cell);
+    block.set_trail(cell, last);
+    before
 }
 
 #[inline]

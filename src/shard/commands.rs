@@ -18,7 +18,7 @@ use crate::{
         ledger::{Ledger, Names},
         lifecycle::Claims,
         movement::TimeUs,
-        posting::{Effect, Milestone, Posting},
+        posting::{Effect, Fact, Milestone, Posting},
         reserve::{Allocations, Short, ShortReason, Wanted},
         rules::ChannelIx,
     },
@@ -376,5 +376,6 @@ fn posting(line: &Line, milestone: Milestone, units: i64) -> Posting {
             line: line.key,
             milestone,
         },
+        fact: Fact::default(),
     }
 }

@@ -4,6 +4,7 @@
 mod block;
 mod books;
 pub(crate) mod commands;
+pub(crate) mod compare;
 mod index;
 mod locations;
 mod progress;

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     books::{Audit, Counts, ShardBooks},
     commands::{self, Command, Reservation},
+    compare::{Comparing, StatedCell, Statements},
     index::Index,
     locations::Locations,
     progress::Progress,
@@ -32,6 +33,7 @@ use crate::{
         lifecycle::{self, Claims},
         movement::TimeUs,
         posting::Posting,
+        recent::RecentView,
     },
     limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
@@ -76,6 +78,8 @@ pub(crate) struct Batch {
     /// The log's time of those jobs that end before this place, and begin where the last ended.
     pub(crate) times: Vec<(u32, TimeUs)>,
     pub(crate) names: Arc<str>,
+    /// Movements that arrived before this may be forgotten.
+    pub(crate) forgotten_before_us: Option<TimeUs>,
 }
 
 impl Batch {
@@ -103,6 +107,12 @@ pub(crate) enum Work {
     Acknowledge(Arc<Acknowledgement>, Arc<Completion>),
     /// Go by other rules from here on.
     Rules(Arc<RulesInForce>, Arc<Completion>),
+    /// Compare lines of a snapshot with the books of its time.
+    Compare(Arc<Comparing>, Arc<Completion>),
+    /// Take what a comparison found. Movements that arrived before the time may be forgotten.
+    Statements(Arc<Statements>, Option<TimeUs>, Arc<Completion>),
+    /// Show the recent movements.
+    Recent(Arc<Mutex<Vec<RecentView>>>, Arc<Completion>),
     /// Walk over all cells.
     Audit(Arc<Mutex<Audit>>, Arc<Completion>),
 }
@@ -322,6 +332,7 @@ impl Writer {
         let completion = match work {
             Work::Apply(batch, completion) => {
                 self.apply(&batch);
+                self.forget(batch.forgotten_before_us);
                 self.ledger.advance(completion.time_us, &*self.locations);
                 completion
             }
@@ -356,10 +367,31 @@ impl Writer {
                 self.ledger.books_mut().put_rules(rules);
                 completion
             }
+            Work::Compare(comparing, completion) => {
+                comparing.compare(&self.ledger, self.number as usize);
+                completion
+            }
+            Work::Statements(statements, forgotten_before_us, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                self.forget(forgotten_before_us);
+                for StatedCell { sku, at, statement } in &statements[self.number as usize] {
+                    self.ledger.state(statement, *sku, *at, &*self.locations);
+                }
+                completion
+            }
+            Work::Recent(views, completion) => {
+                let view = self.ledger.recent().view();
+                views
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(view);
+                completion
+            }
             Work::Audit(sum, completion) => {
                 let mut audit = self.ledger.books().audit();
                 audit.order_lines = self.ledger.lines().len() as u64;
                 audit.digest += self.ledger.lines_digest(&*self.locations);
+                audit.digest += self.ledger.counted_digest(&*self.locations);
                 *sum.lock().unwrap_or_else(PoisonError::into_inner) += audit;
                 completion
             }
@@ -368,6 +400,12 @@ impl Writer {
         completion.finish();
         // Lets go of blocks that were outgrown, also when no more are.
         epoch::pin().flush();
+    }
+
+    fn forget(&mut self, before_us: Option<TimeUs>) {
+        if let Some(before_us) = before_us {
+            self.ledger.forget(before_us);
+        }
     }
 
     /// Shows readers what is not in the blocks.
@@ -406,7 +444,9 @@ impl Writer {
     }
 
     fn apply(&mut self, batch: &Batch) {
-        let Batch { jobs, times, names } = batch;
+        let Batch {
+            jobs, times, names, ..
+        } = batch;
         let mut times = times.iter().peekable();
         let mut at = 0;
         let mut groups = jobs.chunks(PREFETCH_POSTINGS).peekable();

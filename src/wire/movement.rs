@@ -51,6 +51,11 @@ fn kind(kind: &pb::movement::Kind) -> Result<Kind<'_>, Invalid> {
             condition: condition_or_good("adjusted.condition", k.condition)?,
             reason: &k.reason,
         },
+        Pb::Counted(k) => Kind::Counted {
+            location: &k.location,
+            as_of_us: optional_time_us("counted.as_of", k.as_of.as_ref())?,
+            units: [k.good, k.quarantined, k.damaged, k.return_pending],
+        },
         Pb::Reserved(k) => Kind::Reserved {
             order: &k.order,
             line: &k.line,
@@ -194,6 +199,18 @@ fn proto_kind(kind: &Kind<'_>) -> pb::movement::Kind {
             location: location.into(),
             condition: proto_condition(condition).into(),
             reason: reason.into(),
+        }),
+        Kind::Counted {
+            location,
+            as_of_us,
+            units: [good, quarantined, damaged, return_pending],
+        } => Pb::Counted(pb::Counted {
+            location: location.into(),
+            as_of: as_of_us.map(timestamp),
+            good,
+            quarantined,
+            damaged,
+            return_pending,
         }),
         Kind::Reserved {
             order,
@@ -442,6 +459,10 @@ fn no_time(field: &'static str, nanos: i32) -> Invalid {
     }
 }
 
+/// A time that need not be there.
+///
+/// # Errors
+/// If it is outside the years 1970 to 9999.
 pub fn optional_time_us(
     field: &'static str,
     time: Option<&prost_types::Timestamp>,

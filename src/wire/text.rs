@@ -156,6 +156,7 @@ const fn kind_name(kind: &pb::movement::Kind) -> &'static str {
         Kind::Issued(_) => "issued",
         Kind::Reclassified(_) => "reclassified",
         Kind::Adjusted(_) => "adjusted",
+        Kind::Counted(_) => "counted",
         Kind::Reserved(_) => "reserved",
         Kind::Released(_) => "released",
         Kind::Reassigned(_) => "reassigned",
@@ -232,6 +233,7 @@ fn put_kind(kind: &pb::movement::Kind, texts: &mut Texts) -> Result<(), Invalid>
             ),
             (F::Reason, reason),
         ]),
+        Kind::Counted(pb::Counted { location, .. }) => put(&[(F::Location, location)]),
         Kind::Reserved(pb::Reserved {
             order,
             line,

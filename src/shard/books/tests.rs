@@ -181,10 +181,10 @@ fn readers_see_whole_movements_while_blocks_and_rules_change() {
                 let mut by = Balances::of(Account::Good, UNITS);
                 by[Account::Reserved] = RESERVED;
                 let at = Loc(random.random_range(0..LOCATIONS as u32));
-                books.post(hash, &name, &[CellChange { at, by }], UNITS);
+                books.post(hash, &name, &[CellChange { at, by }], UNITS, None);
                 skus.fetch_add(1, SeqCst);
             } else {
-                books.post(hash, &name, &random_changes(random), 0);
+                books.post(hash, &name, &random_changes(random), 0, None);
             }
             if n % 2_000 == 1_999 {
                 let epoch = n / 2_000 + 1;

@@ -139,7 +139,7 @@ impl Bench {
         // Numbers in order of arrival, so that new locations appear in any order.
         let at = self.locations.number(&format!("L{at}"));
         let books = &mut self.books[hash.shard(SHARDS)];
-        books.post(hash, SKUS[sku], &[CellChange { at, by }], good);
+        books.post(hash, SKUS[sku], &[CellChange { at, by }], good, None);
     }
 
     /// Compares all answers with those from the cells; gives how many there were.

@@ -8,15 +8,16 @@ use sellable::domain::{
     balances::{Account, Balances, Loc, LocationNames},
     exceptions::{Finding, OpenExceptions, ParkedKind},
     keys::{Keyer, SkuHash},
-    ledger::{Books, CellChange, Ledger, Names, PlainBooks},
+    ledger::{Books, CellChange, Ledger, Names, PlainBooks, Posted},
     movement::TimeUs,
-    posting::Posting,
+    posting::{Fact as Kept, Posting},
+    recent::Trail,
 };
 
 use super::{
     Model, Standing,
     fact::{Fact, OCCURRED_US, What},
-    generate::{STEPS_MAX, at_step},
+    generate::{SKUS, STEPS_MAX, at_step},
     listed,
 };
 
@@ -78,16 +79,23 @@ impl LocationNames for ByNumber {
 pub(crate) struct BooksThatKeepClaims(pub(crate) PlainBooks);
 
 impl Books for BooksThatKeepClaims {
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
+    fn post(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        net_in: i64,
+        last: Option<(Loc, Trail)>,
+    ) -> Posted {
         let mut changes = changes.to_vec();
         for change in &mut changes {
             change.by[Account::Reserved] = change.by[Account::Reserved].max(0);
         }
-        self.0.post(sku, name, &changes, net_in)
+        self.0.post(sku, name, &changes, net_in, last)
     }
 
-    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances {
-        self.0.balances(sku, name, at)
+    fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
+        self.0.cell(sku, name, at)
     }
 }
 
@@ -96,16 +104,26 @@ impl Books for BooksThatKeepClaims {
 pub(crate) struct BooksThatStayWrong(pub(crate) PlainBooks);
 
 impl Books for BooksThatStayWrong {
-    fn post(&mut self, sku: SkuHash, name: &str, changes: &[CellChange], net_in: i64) -> bool {
-        self.0.post(sku, name, changes, net_in);
-        let after = changes
+    fn post(
+        &mut self,
+        sku: SkuHash,
+        name: &str,
+        changes: &[CellChange],
+        net_in: i64,
+        last: Option<(Loc, Trail)>,
+    ) -> Posted {
+        let posted = self.0.post(sku, name, changes, net_in, last);
+        let mut after = changes
             .iter()
-            .map(|change| self.0.balances(sku, name, change.at));
-        after.into_iter().any(|balances| balances.is_wrong())
+            .map(|change| self.0.cell(sku, name, change.at).0);
+        Posted {
+            wrong: after.any(|balances| balances.is_wrong()),
+            ..posted
+        }
     }
 
-    fn balances(&self, sku: SkuHash, name: &str, at: Loc) -> Balances {
-        self.0.balances(sku, name, at)
+    fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
+        self.0.cell(sku, name, at)
     }
 }
 
@@ -157,7 +175,8 @@ pub(crate) fn apply<B: Books>(
         movement
             .check(OCCURRED_US)
             .expect("the generator keeps the limits");
-        let posting = Posting::of(&movement, &mut keyer, |name| bare.names.number(name));
+        let kept = Kept::of(&movement, keyer.movement("wms", &fact.id), 0);
+        let posting = Posting::of(&movement, &mut keyer, kept, |name| bare.names.number(name));
         if fact.what.is_undecided() {
             continue;
         }
@@ -169,7 +188,10 @@ pub(crate) fn apply<B: Books>(
         }
         let about = Names {
             sku: &fact.sku,
-            document: movement.kind.document().unwrap_or_default(),
+            document: match &fact.what {
+                What::Counted(..) => (&fact.id, "wms"),
+                _ => movement.kind.document().unwrap_or_default(),
+            },
             order: match &fact.what {
                 What::Authorized(_, _, order) => order.as_ref().map(|(o, l)| (&**o, &**l)),
                 _ => None,
@@ -204,6 +226,23 @@ pub(crate) fn equal<T: PartialEq + Debug>(
 }
 
 impl<B: Books> Bare<B> {
+    /// Compares the books of some moments with the model.
+    pub(crate) fn compare_books(&self, facts: &[Fact], random: &mut StdRng) -> Result<(), String> {
+        for _ in 0..2 {
+            let us = OCCURRED_US - random.random_range(-1..12) * 500_000;
+            for sku in SKUS {
+                for (number, at) in self.names.0.iter().enumerate() {
+                    let hash = SkuHash::of(sku);
+                    let found = self.ledger.book(hash, sku, Loc(number as u32), us);
+                    let expected = Model::book(facts, sku, at, us);
+                    let what = format!("the book of {sku} at {at} as of {us}");
+                    equal(&what, &found, &expected)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Compares with the model.
     pub(crate) fn compare(
         &self,

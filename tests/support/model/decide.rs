@@ -176,6 +176,7 @@ impl Desk {
             id: format!("outcome-{}", self.facts.len()),
             sku: sku.to_owned(),
             quantity,
+            occurred_us: super::OCCURRED_US,
             what,
         });
     }

@@ -9,7 +9,7 @@ use sellable::{
     wire::movement::to_proto,
 };
 
-/// When all facts of these histories occurred, and the log's time begins: inside one horizon.
+/// When the last facts of these histories occurred, and the log's time begins: inside one horizon.
 pub(crate) const OCCURRED_US: TimeUs = 1_700_000_000_000_000;
 
 /// A fact, owned.
@@ -18,6 +18,7 @@ pub(crate) struct Fact {
     pub(crate) id: String,
     pub(crate) sku: String,
     pub(crate) quantity: i64,
+    pub(crate) occurred_us: TimeUs,
     pub(crate) what: What,
 }
 
@@ -31,6 +32,8 @@ pub(crate) enum What {
     Issued(String, Condition),
     Reclassified(String, Condition, Condition),
     Adjusted(String, Condition),
+    /// How long before it was reported, in microseconds; units by condition.
+    Counted(String, TimeUs, [Option<i64>; 4]),
     /// Order; until when.
     Reserved(Line, String, Option<TimeUs>),
     Released(Line, Option<String>),
@@ -81,9 +84,15 @@ impl What {
             | What::Issued(..)
             | What::Reclassified(..)
             | What::Adjusted(..)
+            | What::Counted(..)
             | What::Picked(..)
             | What::Packed(..) => return None,
         })
+    }
+
+    /// It is a count.
+    pub(crate) fn is_count(&self) -> bool {
+        matches!(self, What::Counted(..))
     }
 
     /// It cannot be applied: a person has to say what becomes of the units.
@@ -93,12 +102,20 @@ impl What {
 }
 
 impl Fact {
+    /// Of a count, the moment of which it tells; of others, when they occurred.
+    pub(crate) fn as_of_us(&self) -> TimeUs {
+        match &self.what {
+            What::Counted(_, before_us, _) => self.occurred_us - before_us,
+            _ => self.occurred_us,
+        }
+    }
+
     /// The movement that reports it.
     pub(crate) fn movement(&self) -> Movement<'_> {
         Movement {
             id: &self.id,
             source: "wms",
-            occurred_us: OCCURRED_US,
+            occurred_us: self.occurred_us,
             sku: &self.sku,
             quantity: self.quantity,
             correlation_id: "",
@@ -129,6 +146,11 @@ impl Fact {
                 location,
                 condition: *condition,
                 reason: "count",
+            },
+            What::Counted(location, before_us, units) => Kind::Counted {
+                location,
+                as_of_us: (*before_us > 0).then_some(self.occurred_us - before_us),
+                units: *units,
             },
             What::Reserved((order, line), location, expires_us) => Kind::Reserved {
                 order,

@@ -80,6 +80,16 @@ pub(crate) fn moment() -> impl Strategy<Value = Option<TimeUs>> {
     ]
 }
 
+/// A count of some conditions, told a while later.
+fn counted() -> impl Strategy<Value = What> {
+    let units = prop::option::weighted(0.4, prop_oneof![2 => Just(0), 8 => 0..40i64]);
+    let some = prop::array::uniform4(units)
+        .prop_filter("something", |units| units.iter().any(Option::is_some));
+    let before = prop_oneof![1 => Just(0), 1 => (0..8i64).prop_map(|seconds| seconds * 1_000_000)];
+    (location(), before, some)
+        .prop_map(|(at, before_us, units)| What::Counted(at, before_us, units))
+}
+
 /// Anything that can happen.
 fn what() -> impl Strategy<Value = What> {
     let at = location;
@@ -90,6 +100,7 @@ fn what() -> impl Strategy<Value = What> {
         2 => (at(), condition()).prop_map(|(at, from)| What::Issued(at, from)),
         2 => (at(), conditions).prop_map(|(at, (from, to))| What::Reclassified(at, from, to)),
         2 => (at(), condition()).prop_map(|(at, to)| What::Adjusted(at, to)),
+        3 => counted(),
     ];
     let order = prop_oneof![
         6 => (line(), at(), moment()).prop_map(|(line, at, us)| What::Reserved(line, at, us)),
@@ -124,6 +135,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
     let sku = prop::sample::select(&SKUS[..]);
     (sku, quantity(), any::<bool>(), what()).prop_map(|(sku, quantity, minus, what)| {
         let signed = matches!(what, What::Adjusted(..)) && minus;
+        let quantity = if what.is_count() { 0 } else { quantity };
         (sku, if signed { -quantity } else { quantity }, what)
     })
 }
@@ -375,11 +387,14 @@ fn parts_of_stories() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn numbered(events: Vec<Event>) -> Vec<Fact> {
+/// Facts with an id each, that occurred some seconds before the last ones. Stories are told in
+/// order, and occurred in any: a source's clock may be wrong.
+fn numbered((events, seconds): (Vec<Event>, Vec<i64>)) -> Vec<Fact> {
     let number = |(n, (sku, quantity, what)): (usize, Event)| Fact {
         id: format!("m{n}"),
         sku: sku.to_owned(),
         quantity,
+        occurred_us: OCCURRED_US - seconds[n % seconds.len()] * 1_000_000,
         what,
     };
     events.into_iter().enumerate().map(number).collect()
@@ -389,12 +404,13 @@ fn numbered(events: Vec<Event>) -> Vec<Fact> {
 pub(crate) fn facts() -> impl Strategy<Value = Vec<Fact>> {
     let nasty = prop::collection::vec(event(), 1..60);
     let mixed = (parts_of_stories(), prop::collection::vec(event(), 0..12));
-    prop_oneof![
+    let events = prop_oneof![
         3 => nasty,
         3 => stories(),
         2 => mixed.prop_map(|(stories, events)| [stories, events].concat()),
-    ]
-    .prop_map(numbered)
+    ];
+    // Some at the same moment.
+    (events, prop::collection::vec(0..10i64, 20..60)).prop_map(numbered)
 }
 
 /// Histories. One in five has conflicting duplicates.

@@ -91,6 +91,10 @@ pub(crate) enum Misreading {
     EachLineAlone,
     /// What expired of a line comes back when a command reserves for the same line.
     ExpiredComesBack,
+    /// A count fixes the balance now, and not as of its time.
+    CountedNow,
+    /// The first count stays in force.
+    FirstCountCounts,
 }
 
 impl Model {
@@ -110,7 +114,8 @@ impl Model {
             ..Self::default()
         };
         let mut lines: BTreeMap<LineId, Totals> = BTreeMap::new();
-        for fact in facts {
+        let facts: Vec<&Fact> = facts.into_iter().collect();
+        for fact in &facts {
             model.skus.insert(fact.sku.clone());
             model.on_the_shelf(fact);
             if let Some((kind, line)) = fact.what.line() {
@@ -122,9 +127,54 @@ impl Model {
             model.line(id, totals, now_us);
         }
         model.returned(&lines);
+        model.count(&facts, now_us);
         model.wrong_cells();
         model.cells.retain(|_, balances| !balances.is_zero());
         model
+    }
+
+    /// "The balance now is the latest count (by `as_of`, ties by id) plus what occurred after it; a
+    /// movement that occurred before the count and arrives late is already in it." What the books
+    /// held differently comes from outside, or goes there.
+    fn count(&mut self, facts: &[&Fact], now_us: TimeUs) {
+        let counts = facts.iter().filter(|fact| fact.what.is_count());
+        let mut latest: BTreeMap<(&str, &str, usize), (&Fact, i64)> = BTreeMap::new();
+        for fact in counts {
+            let What::Counted(at, _, units) = &fact.what else {
+                continue;
+            };
+            for (condition, units) in units.iter().enumerate() {
+                let Some(units) = units else { continue };
+                let known = latest.entry((&fact.sku, at, condition));
+                let known = known.or_insert((fact, *units));
+                let order = |fact: &Fact| (fact.as_of_us(), fact.id.clone());
+                let later = order(fact) > order(known.0);
+                if later != (self.misreading == Misreading::FirstCountCounts) {
+                    *known = (fact, *units);
+                }
+            }
+        }
+        let mut shifts = Vec::new();
+        for ((sku, at, condition), (count, units)) in latest {
+            let account = Account::PHYSICAL[condition];
+            let now = self.misreading == Misreading::CountedNow;
+            let movements = facts.iter().filter(|fact| !fact.what.is_count());
+            let up_to = movements.filter(|fact| now || fact.occurred_us <= count.as_of_us());
+            let then = Self::of(up_to.copied(), now_us).cell(sku, at)[account];
+            shifts.push((sku, at, account, units - then));
+        }
+        for (sku, at, account, shift) in shifts {
+            self.add(sku, at, account, shift);
+            self.outside(sku, shift);
+        }
+    }
+
+    /// `book(T)`: "the balances that the facts which occurred up to T, alone, give". A count tells
+    /// of its own moment.
+    pub(crate) fn book(facts: &[Fact], sku: &str, at: &str, us: TimeUs) -> [i64; 4] {
+        let up_to = facts.iter().filter(|fact| fact.as_of_us() <= us);
+        let balances = Self::of(up_to, us).cell(sku, at);
+        Account::PHYSICAL.map(|account| balances[account])
     }
 
     /// What a fact does to what lies there, whatever else is known.
