@@ -30,11 +30,12 @@ pub use files::Document;
 use files::Files;
 
 /// Names of the services whose health is told.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "sellable.v1.Availability",
     "sellable.v1.Movements",
     "sellable.v1.Operations",
+    "sellable.v1.Reconciliation",
     "sellable.v1.Reservations",
     "sellable.v1.Rules",
 ];
@@ -130,6 +131,9 @@ pub async fn run(
     let options = api::Options {
         min_position_wait_max: Duration::from_millis(config.query_min_position_wait_ms_max),
         message_bytes_max: config.grpc_message_bytes_max,
+        reconcile: crate::reconcile::Options {
+            variances_max: config.reconciliation_variances_max,
+        },
     };
     let grpc_server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)

@@ -196,6 +196,12 @@ settings! {
     exceptions_kept_max: usize = "exceptions.kept_max",
         Kind::Integer { min: 100, max: 10_000_000, unit: "exceptions" }, "100000", None;
 
+    /// Most variances of one snapshot that are opened as exceptions, or corrected. Of a snapshot with
+    /// more, none is, and its report says so: most likely it is not about the moment it names. About
+    /// 200 bytes are held of each while it is compared.
+    reconciliation_variances_max: usize = "reconciliation.variances_max",
+        Kind::Integer { min: 0, max: 10_000_000, unit: "variances" }, "1000000", None;
+
     /// On SIGTERM: how long calls under way may take to end before they are cut off.
     drain_grace_ms: u64 = "drain.grace_ms",
         Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod log;
 pub mod ops;
 pub mod proto;
+pub mod reconcile;
 pub mod shard;
 mod sync;
 pub mod wire;
