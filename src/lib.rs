@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod instance;
 pub mod intake;
+mod kept;
 pub mod limits;
 pub mod log;
 pub mod ops;

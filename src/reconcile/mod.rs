@@ -9,6 +9,7 @@ mod approve;
 mod cells;
 mod comparison;
 mod correction;
+pub mod files;
 mod missing;
 mod policy;
 mod record;

@@ -32,6 +32,8 @@ pub mod text;
 mod time;
 mod utf8;
 
+pub use time::parse as parse_time;
+
 #[cfg(test)]
 mod tests;
 
