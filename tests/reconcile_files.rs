@@ -217,7 +217,7 @@ async fn bad_lines_are_named_and_stop_everything_unless_they_are_skipped() {
         says(&err, &["bad.csv", says_so]);
     }
     for (arguments, code, says_so) in [
-        (&[], 2, "no file is named"),
+        (&[][..], 2, "no file is named"),
         (&[&file], 2, "--as-of TIME"),
         (&["no.csv", "--as-of", AS_OF][..], 2, "cannot read no.csv"),
         (&[".", "--as-of", AS_OF, "--format", "csv"], 2, "directory"),

@@ -11,6 +11,7 @@ mod comparison;
 mod correction;
 pub mod files;
 mod missing;
+pub mod objects;
 mod policy;
 mod record;
 mod settle;
