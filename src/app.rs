@@ -16,7 +16,7 @@ use crate::{
     api,
     config::{Config, JournalSync, SnapshotPolicy},
     domain::admission::Horizon,
-    instance::{Instance, Options, StartError},
+    instance::{CheckpointOptions, Instance, Options, StartError},
     intake::PostError,
     log::{
         Log, LogError,
@@ -291,6 +291,13 @@ fn instance_options(config: &Config, cores: usize) -> Options {
         } as i64
             * 3_600
             * 1_000_000,
+        checkpoints: Some(CheckpointOptions {
+            dir: config.checkpoints_in(),
+            keep: config.checkpoint_keep,
+            every_records: config.checkpoint_every_records,
+            every: Duration::from_secs(config.checkpoint_every_seconds),
+            trim: config.checkpoint_trim,
+        }),
     }
 }
 

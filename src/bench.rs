@@ -3,23 +3,30 @@
 //! same queues between sequencer and shards; only the threads are missing. Not part of the public
 //! interface.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, thread::JoinHandle};
 
 use crossbeam::channel::{Receiver, bounded};
 use tokio::sync::oneshot;
 
 use crate::{
+    checkpoint::{
+        Meta, Totals,
+        format::{Contents, Reject},
+        saving,
+    },
     domain::{admission::Horizon, exceptions::Open, movement::TimeUs},
+    instance::{NotTaken, Options, counted, parts::Parts},
     intake::{
         CommandReceipt, ParkedList,
         decode::{At, Decoded, Decoder},
+        saving::TakeCheckpoint,
         sequencer::{Sequencer, State, Step, Waiting},
     },
     log::{Entry, LogError, Position},
     proto::v1 as pb,
     shard::{
-        Audit, Locations, Sources, View,
-        worker::{self, Caller, Completion, Job, Shared, Work, Writer},
+        Audit, View,
+        worker::{self, Caller, Completion, Job, Work, Writer},
     },
 };
 
@@ -37,6 +44,19 @@ pub struct Pipeline {
     state: State,
     shards: Vec<(Receiver<Work>, Writer)>,
     view: View,
+    saving: Option<JoinHandle<Saved>>,
+}
+
+type Saved = Result<(Meta, Totals, u64), NotTaken>;
+
+fn options(horizon: Horizon, shards: u32) -> Options {
+    Options {
+        shards: shards as usize,
+        horizon,
+        lines_retain_us: horizon.us,
+        parked_kept_max: 1_000,
+        ..Options::default()
+    }
 }
 
 impl Pipeline {
@@ -47,40 +67,94 @@ impl Pipeline {
 
     /// One that has seen nothing.
     pub fn with_shards(horizon: Horizon, shards: u32) -> Self {
-        let locations = Arc::<Locations>::default();
-        let shared = Arc::<Shared>::default();
-        let sources = Arc::<Sources>::default();
-        let (queues, shards): (Vec<_>, Vec<_>) = (0..shards)
-            .map(|number| {
+        Self::with_options(&options(horizon, shards))
+    }
+
+    /// One that has seen nothing. Of the options, those count that decide what the state is.
+    pub fn with_options(options: &Options) -> Self {
+        Self::of(Parts::new(options), options)
+    }
+
+    /// One that goes on where a checkpoint was taken.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged, or does not give the state that it says it gives.
+    pub fn restore(contents: &Contents, options: &Options) -> Result<Self, Reject> {
+        Ok(Self::of(Parts::load(contents, options)?, options))
+    }
+
+    fn of(mut parts: Parts, options: &Options) -> Self {
+        let view = parts.view();
+        let (queues, shards): (Vec<_>, Vec<_>) = std::mem::take(&mut parts.writers)
+            .into_iter()
+            .map(|writer| {
                 let (queue, work) = bounded(crate::limits::SHARD_QUEUE_BATCHES_MAX);
-                let writer = Writer::new(number, Arc::clone(&locations), horizon.us);
                 (queue, (work, writer))
             })
             .unzip();
-        let sequencer = Sequencer {
-            instance: INSTANCE,
-            shards: queues,
-            shared: Arc::clone(&shared),
-            pending: Arc::default(),
-            parked: Arc::new(ParkedList::new(1_000)),
-            authority: Arc::default(),
-            reports: Arc::default(),
-            locations: Arc::clone(&locations),
-            sources: Arc::clone(&sources),
-            tally: Arc::default(),
-            horizon,
-        };
-        let part = |(_, writer): &(_, Writer)| {
-            let (index, counts) = (&writer.index, &writer.counts);
-            (Arc::clone(index), Arc::clone(counts))
-        };
+        let (sequencer, state) = parts.sequencer(INSTANCE, queues, Arc::default(), options);
+        let Parts {
+            locations,
+            sources,
+            time_us,
+            ..
+        } = parts;
         Self {
-            decoder: Decoder::new(Arc::clone(&locations), sources),
-            state: sequencer.begin(),
-            view: View::new(shards.iter().map(part), locations, shared),
+            decoder: Decoder::going_on_at(time_us, locations, sources),
             sequencer,
+            state,
             shards,
+            view,
+            saving: None,
         }
+    }
+
+    /// Begins to save the state as it is now into a file.
+    ///
+    /// # Panics
+    /// If that is under way already.
+    pub fn begin_checkpoint(&mut self, path: &Path, meta: Meta) {
+        assert!(self.saving.is_none(), "a checkpoint is under way already");
+        let (channel, messages) = saving::channel();
+        let (begun_tell, begun) = bounded(1);
+        let (meta_tell, meta_told) = bounded(1);
+        let (position, _) = oneshot::channel();
+        self.step(Step::Checkpoint(TakeCheckpoint {
+            channel,
+            begun: begun_tell,
+            position,
+        }));
+        meta_tell.send(Ok(meta)).expect("there is room");
+        let (path, names) = (path.to_owned(), Arc::clone(&self.sequencer.locations));
+        let savers = self.shards.len() + 1;
+        self.saving = Some(std::thread::spawn(move || {
+            let count =
+                |totals: &mut Totals, kind, bytes: &[u8]| counted(totals, kind, bytes, &names);
+            saving::collect(&path, &messages, savers, &begun, &meta_told, count)
+        }));
+    }
+
+    /// Saves a little more. True if there is more to save.
+    pub fn save_slice(&mut self) -> bool {
+        let mut more = self.sequencer.save_slice(&mut self.state);
+        for (_, writer) in &mut self.shards {
+            more |= writer.save_slice();
+        }
+        more
+    }
+
+    /// Saves all that is left; gives what is in the file, and its size in bytes.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    ///
+    /// # Panics
+    /// If none was begun.
+    pub fn finish_checkpoint(&mut self) -> Result<(Totals, u64), NotTaken> {
+        while self.save_slice() {}
+        let saving = self.saving.take().expect("one was begun");
+        let saved = saving.join().expect("it does not panic");
+        saved.map(|(_, totals, bytes)| (totals, bytes))
     }
 
     /// What an instance does before its writers: decodes, checks, and makes keys.

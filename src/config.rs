@@ -132,6 +132,30 @@ settings! {
     nats_replicas: u32 = "nats.replicas",
         Kind::Integer { min: 1, max: 5, unit: "copies" }, "1", None;
 
+    /// Directory of the checkpoints: the state as files, from which a restart goes on instead of
+    /// reading the whole log. Made if missing; one process at a time. Empty: `checkpoints` in
+    /// `data_dir`.
+    checkpoint_dir: Option<PathBuf> = "checkpoint.dir", Kind::OptionalPath, "", None;
+
+    /// A checkpoint is taken after so much time, if anything was applied since the last one. 0: not
+    /// for that reason.
+    checkpoint_every_seconds: u64 = "checkpoint.every_seconds",
+        Kind::Integer { min: 0, max: 604_800, unit: "s" }, "600", None;
+
+    /// A checkpoint is taken after so many records of the log. 0: not for that reason.
+    checkpoint_every_records: u64 = "checkpoint.every_records",
+        Kind::Integer { min: 0, max: 1_000_000_000_000, unit: "records" }, "1000000", None;
+
+    /// Checkpoints that are kept; older ones are removed. Should one be damaged, the one before is
+    /// used.
+    checkpoint_keep: usize = "checkpoint.keep",
+        Kind::Integer { min: 1, max: 100, unit: "checkpoints" }, "3", None;
+
+    /// Trim the log below the oldest checkpoint that is kept, once there are as many as are kept and
+    /// all of them can be read. Only if nobody else needs the log's beginning: other instances on the
+    /// same stream, a new one without a checkpoint, `sellable verify`, an audit.
+    checkpoint_trim: bool = "checkpoint.trim", Kind::Bool, "false", None;
+
     /// Channel rules (TOML) to put in force at the start and on SIGHUP, if they differ from the
     /// ones in force. Empty: rules change by `sellable rules put` alone.
     rules_file: Option<PathBuf> = "rules.file", Kind::OptionalPath, "", Some("rules");
@@ -285,6 +309,12 @@ impl Config {
             Some(_) => Engine::JetStream,
             None => Engine::Embedded,
         }
+    }
+
+    /// The directory of the checkpoints.
+    pub fn checkpoints_in(&self) -> PathBuf {
+        let own = self.checkpoint_dir.clone();
+        own.unwrap_or_else(|| self.data_dir.join("checkpoints"))
     }
 
     /// The number of shards on a host of so many cores.

@@ -24,9 +24,10 @@ use crate::{
     intake::{
         AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, ParkedList, PostError,
         ReportBook, ReservationView, Resolved,
+        decode::Decoder,
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
-        sequencer::{Pending, Sequencer, Step, Tally, Waiting},
+        sequencer::{Pending, Step, Tally, Waiting},
     },
     limits::SEQUENCER_QUEUE_STEPS_MAX,
     log::{AppendError, Identity, Log, LogError, Position},
@@ -34,14 +35,20 @@ use crate::{
     shard::{Audit, Locations, Receipt, Sources, View, worker},
 };
 
+mod checkpoints;
 mod exceptions;
+pub(crate) mod parts;
 mod reconcile;
 mod reports;
 mod ticker;
 
-pub use reconcile::CompareError;
-
+pub use crate::checkpoint::saving::NotTaken;
+use checkpoints::Checkpoints;
+pub(crate) use checkpoints::counted;
+pub use checkpoints::{Checkpoint, CheckpointOptions, CheckpointStatus};
 pub use exceptions::{ExceptionsDesk, Filter, OpenOrParked, PageToken};
+use parts::Parts;
+pub use reconcile::CompareError;
 
 /// How an instance is run.
 #[derive(Debug, Clone)]
@@ -68,6 +75,9 @@ pub struct Options {
     pub gather_wait: Duration,
     /// Parked movements whose details are held in memory.
     pub parked_kept_max: usize,
+    /// Where and when checkpoints are taken; `None`: there are none, and every start reads the log
+    /// from its beginning.
+    pub checkpoints: Option<CheckpointOptions>,
 }
 
 impl Default for Options {
@@ -83,6 +93,7 @@ impl Default for Options {
             command_appends_max: 2,
             gather_wait: Duration::ZERO,
             parked_kept_max: 100_000,
+            checkpoints: None,
         }
     }
 }
@@ -145,61 +156,49 @@ pub struct Instance {
     stopping: AtomicBool,
     started: Instant,
     follower: AbortHandle,
-    ticker: Mutex<Option<AbortHandle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    checkpoints: Option<Arc<Checkpoints>>,
+    horizon: Horizon,
+    lines_retain_us: i64,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Instance {
-    /// Starts: reads the log from its beginning and follows it. Returns at once; see
-    /// [`Instance::ready`].
+    /// Starts: from the newest checkpoint that can be used, or else from the beginning of the log,
+    /// and follows it from there. Returns once the checkpoint is loaded; see [`Instance::ready`].
     ///
     /// # Errors
-    /// If the log cannot be read, does not begin at position 1, or there are no threads.
+    /// If the log cannot be read, does not hold what a checkpoint says was applied, or has neither its
+    /// beginning nor a checkpoint to go on from; or there are no threads.
     pub async fn start(log: Arc<dyn Log>, options: &Options) -> Result<Arc<Self>, StartError> {
         assert!(options.shards > 0, "at least one shard");
         let bounds = log.bounds().await?;
-        if bounds.first > 1 {
-            return Err(LogError::Trimmed {
-                wanted: 1,
-                first: bounds.first,
-            }
-            .into());
-        }
+        let (mut parts, checkpoints) = checkpoints::begin(&*log, bounds, options).await?;
         let id = random_id();
-        let locations = Arc::new(Locations::default());
-        let shared = Arc::<worker::Shared>::default();
-        let shards: Vec<worker::Shard> = (0..options.shards)
-            .map(|number| worker::start(number, Arc::clone(&locations), options.lines_retain_us))
-            .collect::<Result<_, _>>()?;
-        let parts = shards
-            .iter()
-            .map(|shard| (Arc::clone(&shard.index), Arc::clone(&shard.counts)));
-        let view = View::new(parts, Arc::clone(&locations), Arc::clone(&shared));
-
-        let sources = Arc::<Sources>::default();
-        let authority = Arc::<AuthorityBook>::default();
-        let reports = Arc::<ReportBook>::default();
+        let view = parts.view();
         let pending = Arc::<Pending>::default();
-        let parked = Arc::new(ParkedList::new(options.parked_kept_max));
-        let tally = Arc::<Tally>::default();
         let (steps, next_steps) = mpsc::channel(SEQUENCER_QUEUE_STEPS_MAX);
-        let sequencer = Sequencer {
-            instance: id,
-            shards: shards.iter().map(|shard| shard.queue.clone()).collect(),
-            shared,
-            pending: Arc::clone(&pending),
-            parked: Arc::clone(&parked),
-            authority: Arc::clone(&authority),
-            reports: Arc::clone(&reports),
-            locations: Arc::clone(&locations),
-            sources: Arc::clone(&sources),
-            tally: Arc::clone(&tally),
-            horizon: options.horizon,
-        };
+        let shards: Vec<worker::Shard> = std::mem::take(&mut parts.writers)
+            .into_iter()
+            .map(worker::start)
+            .collect::<Result<_, _>>()?;
+        let queues = shards.iter().map(|shard| shard.queue.clone()).collect();
+        let (sequencer, state) = parts.sequencer(id, queues, Arc::clone(&pending), options);
+        let Parts {
+            locations,
+            sources,
+            parked,
+            authority,
+            reports,
+            tally,
+            position,
+            time_us,
+            ..
+        } = parts;
         let mut threads = vec![
             std::thread::Builder::new()
                 .name("sequencer".into())
-                .spawn(move || worker::or_abort(|| sequencer.run(next_steps)))?,
+                .spawn(move || worker::or_abort(|| sequencer.run(state, next_steps)))?,
         ];
         let exceptions = ExceptionsDesk::new(
             parked,
@@ -211,9 +210,10 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
             let (log, steps) = (Arc::clone(&log), steps.clone());
-            let (locations, sources) = (Arc::clone(&locations), Arc::clone(&sources));
+            let sources = Arc::clone(&sources);
+            let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
             worker::task_or_abort(async move {
-                let followed = follow(log, bounds.first, locations, sources, steps).await;
+                let followed = follow(log, position + 1, decoder, steps).await;
                 if let Err(error) = followed {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
@@ -261,11 +261,19 @@ impl Instance {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             follower: follower.abort_handle(),
-            ticker: Mutex::new(None),
+            tasks: Mutex::default(),
+            checkpoints,
+            horizon: options.horizon,
+            lines_retain_us: options.lines_retain_us,
             threads: Mutex::new(threads),
         });
         let ticker = tokio::spawn(ticker::tick(Arc::downgrade(&instance)));
-        *instance.lock_ticker() = Some(ticker.abort_handle());
+        instance.lock_tasks().push(ticker.abort_handle());
+        if let Some(checkpoints) = instance.checkpoints.clone() {
+            let weak = Arc::downgrade(&instance);
+            let regularly = tokio::spawn(checkpoints::regularly(weak, checkpoints));
+            instance.lock_tasks().push(regularly.abort_handle());
+        }
         Ok(instance)
     }
 
@@ -552,9 +560,7 @@ impl Instance {
     /// Stops, and waits for its threads. Call it last.
     pub async fn stop(&self) {
         self.begin_to_stop();
-        if let Some(ticker) = self.lock_ticker().take() {
-            ticker.abort();
-        }
+        self.lock_tasks().drain(..).for_each(|task| task.abort());
         self.lock_steps().take();
         self.follower.abort();
         let threads =
@@ -567,6 +573,9 @@ impl Instance {
             }
         });
         joined.await.expect("joining does not panic");
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.close().await;
+        }
     }
 
     fn check_writable(&self) -> Result<(), PostError> {
@@ -579,8 +588,8 @@ impl Instance {
         }
     }
 
-    fn lock_ticker(&self) -> std::sync::MutexGuard<'_, Option<AbortHandle>> {
-        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<AbortHandle>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_steps(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Step>>> {
@@ -591,9 +600,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.follower.abort();
-        if let Some(ticker) = self.lock_ticker().take() {
-            ticker.abort();
-        }
+        self.lock_tasks().drain(..).for_each(|task| task.abort());
     }
 }
 

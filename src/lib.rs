@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 #[doc(hidden)]
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod domain;

@@ -127,6 +127,16 @@ pub const PREFETCH_POSTINGS: usize = 32;
 /// SKUs of a query whose cache misses overlap.
 pub const PREFETCH_QUERIES: usize = 32;
 
+/// How often it is looked whether a checkpoint is due, in milliseconds.
+pub const CHECKPOINT_LOOK_EVERY_MS: u64 = 200;
+/// Bytes of what is saved that make a section of a checkpoint, one thing more or less.
+pub const CHECKPOINT_SECTION_BYTES: usize = 256 << 10;
+/// Sections that may wait to be written into a checkpoint.
+pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 64;
+/// Most bytes that a writer holds of what it had to save before it changed; beyond it, it waits for
+/// the disk.
+pub const OUTLET_BYTES_MAX: usize = 64 << 20;
+
 /// Size of one file of the embedded log, in bytes; `trim` frees whole files.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Most records that the embedded log writes with one sync.

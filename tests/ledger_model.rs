@@ -22,7 +22,7 @@ use model::{
     Channel, Exceptions, Fact, Misreading, Model, OCCURRED_US, Rules, What,
     bare::{
         Arrived, BooksThatKeepClaims, BooksThatStayWrong, ByNumber, Clock, Driver, RIGHTLY, apply,
-        equal,
+        apply_stated, equal,
     },
     cases::{run, runner},
     generate::{History, LOCATIONS, SKUS, at_step, history},
@@ -35,10 +35,12 @@ use sellable::{
     bench::Pipeline,
     domain::{
         admission::Horizon,
+        balances::Account,
         digest::{Digest, Digester},
-        exceptions::{Outcome, ParkedKind},
+        exceptions::{Outcome, ParkedKind, StateKind},
         ledger::PlainBooks,
         movement::{Condition, TimeUs},
+        reconcile::Statement,
     },
     instance::{Instance, Options},
     intake::ParkedList,
@@ -485,6 +487,62 @@ fn any_order_gives_what_the_model_gives_without_threads() {
         histories * PERMUTATIONS as u64,
         started.elapsed()
     );
+}
+
+/// What snapshots of these moments state of some cells, in any order.
+fn statements(history: &History, arrivals: usize, random: &mut StdRng) -> Vec<(usize, Statement)> {
+    let mut snapshots = StdRng::seed_from_u64(history.seed);
+    let count = snapshots.random_range(1..12);
+    let mut stated: Vec<_> = (0..count)
+        .map(|_| Statement {
+            sku: SKUS[snapshots.random_range(0..SKUS.len())].into(),
+            location: LOCATIONS[snapshots.random_range(0..LOCATIONS.len())].into(),
+            condition: Account::PHYSICAL[snapshots.random_range(0..2)],
+            as_of_us: OCCURRED_US - snapshots.random_range(-1..12) * 1_000_000,
+            snapshot: format!("erp/{}", snapshots.random_range(0..3)).into(),
+            stated: snapshots.random_range(0..20),
+        })
+        .collect();
+    // One snapshot says one thing of a cell.
+    let mut said = BTreeSet::new();
+    stated.retain(|new| {
+        let of = (new.sku.clone(), new.location.clone(), new.condition);
+        said.insert((of, new.as_of_us, new.snapshot.clone()))
+    });
+    stated.shuffle(random);
+    let placed = |new| (random.random_range(0..=arrivals), new);
+    stated.into_iter().map(placed).collect()
+}
+
+/// Variances are a function of the facts and of what snapshots state, whichever comes first.
+#[test]
+fn variances_are_those_of_the_model() {
+    let test = "variances_are_those_of_the_model";
+    let (open, closed) = (AtomicU64::new(0), AtomicU64::new(0));
+    run(test, 1_500, 3, history, |history| {
+        let random = &mut StdRng::seed_from_u64(history.seed);
+        for _ in 0..3 {
+            let arrivals = arrivals(history, random);
+            let stated = statements(history, arrivals.len(), random);
+            let facts = expected(&arrivals).facts;
+            let mut model = Model::of(&facts, history.end_us);
+            model.state(&facts, &stated);
+            let books = PlainBooks::default();
+            let end_us = history.end_us;
+            let bare = apply_stated(&arrivals, &stated, end_us, random, books, &RIGHTLY);
+            bare.compare(&model, bare.ledger.books(), end_us)?;
+            let variances = model.exceptions.keys();
+            let count = variances
+                .filter(|(kind, _)| *kind == StateKind::Variance)
+                .count();
+            open.fetch_add(count as u64, Relaxed);
+            closed.fetch_add((stated.len() - count) as u64, Relaxed);
+        }
+        Ok(())
+    });
+    let (open, closed) = (open.into_inner(), closed.into_inner());
+    eprintln!("{open} variances, and {closed} statements that are none");
+    assert!(open > 100 && closed > 100, "one of them never happens");
 }
 
 /// The histories are hard enough, and the comparison sharp enough, to find these bugs.

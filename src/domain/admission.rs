@@ -7,6 +7,7 @@ use super::{
     keys::MovementKey,
     movement::TimeUs,
     remembered::{Known, RememberedIds, RememberedOutcome},
+    saved::{Broken, Input, Output},
 };
 use crate::limits;
 
@@ -137,6 +138,57 @@ impl Admission {
     /// The log's time.
     pub fn now_us(&self) -> TimeUs {
         self.now_us
+    }
+
+    /// All of it, as it is now, is to be saved: puts everything but the ids, which follow slice by
+    /// slice.
+    ///
+    /// # Panics
+    /// If that is under way already.
+    pub fn begin_saving(&mut self, output: &mut Output) {
+        output.i64(self.now_us);
+        output.count(self.arrivals.len());
+        for (epoch, count) in &self.arrivals {
+            output.u64(*epoch);
+            output.u64(*count);
+        }
+        output.u64(self.live);
+        output.option(self.forgotten_before_us, Output::i64);
+        self.ids.begin_saving(output);
+    }
+
+    /// Saves more ids. True if there are more to save.
+    pub fn save_slice(&mut self) -> bool {
+        self.ids.save_slice()
+    }
+
+    /// Ids that were saved and not yet taken.
+    pub fn saved_ids(&mut self) -> &mut Output {
+        self.ids.saved()
+    }
+
+    /// Takes back everything but the ids.
+    ///
+    /// # Errors
+    /// If these bytes were not saved so.
+    pub fn load(horizon: Horizon, input: &mut Input<'_>) -> Result<Self, Broken> {
+        let mut gate = Self::new(horizon);
+        gate.now_us = input.i64()?;
+        for _ in 0..input.count()? {
+            gate.arrivals.push_back((input.u64()?, input.u64()?));
+        }
+        gate.live = input.u64()?;
+        gate.forgotten_before_us = input.option(Input::i64)?;
+        gate.ids = RememberedIds::load(input)?;
+        Ok(gate)
+    }
+
+    /// Takes back saved ids.
+    ///
+    /// # Errors
+    /// If these bytes were not saved so.
+    pub fn take_back_ids(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.ids.take_back(bytes)
     }
 
     /// Ids remembered.

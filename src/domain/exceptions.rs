@@ -3,9 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
     ops::Bound,
+    sync::Arc,
 };
 
-use super::{keys::LineKind, movement::TimeUs};
+use super::{
+    keys::LineKind,
+    movement::TimeUs,
+    saved::{Broken, Input, Output},
+};
 
 /// Why a movement is parked: it is in the log, but not in the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,6 +278,78 @@ impl Open {
     }
 }
 
+impl Open {
+    /// Puts it into a checkpoint.
+    pub fn save(&self, output: &mut Output) {
+        output.u8(self.kind as u8);
+        for text in [
+            &self.subject.sku,
+            &self.subject.location,
+            &self.subject.document,
+            &self.subject.line,
+        ] {
+            output.text(text);
+        }
+        output.option(self.subject.supply, |output, kind| output.u8(kind as u8));
+        output.i64(self.units);
+        output.i64(self.first_seen_us);
+        output.option(self.acknowledged.as_ref(), |output, seen| seen.save(output));
+    }
+
+    /// Takes it from a checkpoint.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let kind = input.u8()?;
+        let kind = StateKind::ALL.into_iter().find(|own| *own as u8 == kind);
+        let mut text = || input.text().map(Box::from);
+        let subject = Subject {
+            sku: text()?,
+            location: text()?,
+            document: text()?,
+            line: text()?,
+            supply: None,
+        };
+        let supply = input.option(Input::u8)?.map(|number| {
+            let mut kinds = LineKind::ALL.into_iter();
+            let kind = kinds.find(|kind| *kind as u8 == number);
+            kind.ok_or(Broken("it has an unknown kind of document"))
+        });
+        Ok(Self {
+            kind: kind.ok_or(Broken("it has an unknown kind of exception"))?,
+            subject: Subject {
+                supply: supply.transpose()?,
+                ..subject
+            },
+            units: input.i64()?,
+            first_seen_us: input.i64()?,
+            acknowledged: input.option(Acknowledged::load)?,
+        })
+    }
+}
+
+impl Acknowledged {
+    /// Puts it into a checkpoint.
+    pub fn save(&self, output: &mut Output) {
+        output.text(&self.actor);
+        output.i64(self.at_us);
+        output.text(&self.note);
+    }
+
+    /// Takes it from a checkpoint.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        Ok(Self {
+            actor: input.text()?.to_owned(),
+            at_us: input.i64()?,
+            note: input.text()?.to_owned(),
+        })
+    }
+}
+
 /// A person has seen an exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
@@ -296,7 +373,8 @@ pub enum Finding {
 /// Open exceptions of a ledger, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenExceptions {
-    by_age: BTreeMap<(TimeUs, ExceptionId), Open>,
+    /// Shared with a checkpoint that is being saved.
+    by_age: BTreeMap<(TimeUs, ExceptionId), Arc<Open>>,
     first_seen: HashMap<ExceptionId, TimeUs>,
     counts: BTreeMap<StateKind, u64>,
 }
@@ -309,10 +387,10 @@ impl OpenExceptions {
                 let id = open.subject.id(open.kind);
                 let first_seen = self.first_seen.entry(id).or_insert(open.first_seen_us);
                 match self.by_age.entry((*first_seen, id)) {
-                    Entry::Occupied(known) => known.into_mut().units = open.units,
+                    Entry::Occupied(known) => Arc::make_mut(known.into_mut()).units = open.units,
                     Entry::Vacant(place) => {
                         *self.counts.entry(open.kind).or_default() += 1;
-                        place.insert(open);
+                        place.insert(Arc::new(open));
                     }
                 }
             }
@@ -336,9 +414,14 @@ impl OpenExceptions {
         };
         let open = self.by_age.get_mut(&(*first_seen, id));
         open.is_some_and(|open| {
-            open.acknowledged = Some(acknowledged);
+            Arc::make_mut(open).acknowledged = Some(acknowledged);
             true
         })
+    }
+
+    /// All of them as they are now, to be saved.
+    pub fn all(&self) -> Vec<Arc<Open>> {
+        self.by_age.values().cloned().collect()
     }
 
     /// Whether it is open.
@@ -352,7 +435,8 @@ impl OpenExceptions {
         after: Option<(TimeUs, ExceptionId)>,
     ) -> impl Iterator<Item = (&(TimeUs, ExceptionId), &Open)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_age.range((from, Bound::Unbounded))
+        let found = self.by_age.range((from, Bound::Unbounded));
+        found.map(|(place, open)| (place, &**open))
     }
 
     /// How many there are, by kind.

@@ -26,7 +26,9 @@ impl MovementKey {
 ///
 /// The SKU belongs to it, because what the line claims lies on that SKU's cells; a substitution
 /// is another SKU under the same line, and each is followed for itself. The kind is kept in the
-/// two lowest bits of the second half.
+/// two lowest bits of the second half, and in its sixteen highest those of the SKU's hash that say
+/// which shard it belongs to, so that lines can be given to another number of shards without
+/// their names. 110 bits are left to tell lines of one SKU apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LineKey(pub [u64; 2]);
 
@@ -44,6 +46,16 @@ pub enum LineKind {
     Return = 3,
 }
 
+impl LineKind {
+    /// All kinds.
+    pub const ALL: [LineKind; 4] = [
+        LineKind::Order,
+        LineKind::Inbound,
+        LineKind::Transfer,
+        LineKind::Return,
+    ];
+}
+
 impl LineKey {
     /// The kind of the document.
     pub const fn kind(self) -> LineKind {
@@ -53,6 +65,12 @@ impl LineKey {
             2 => LineKind::Transfer,
             _ => LineKind::Return,
         }
+    }
+
+    /// The shard of `shards` that owns its SKU, and so this line.
+    #[inline]
+    pub const fn shard(self, shards: usize) -> usize {
+        shard_of((self.0[1] >> SHARD_SHIFT) as usize, shards)
     }
 
     /// The key as one number.
@@ -74,9 +92,17 @@ impl SkuHash {
     /// The shard of `shards` that owns this SKU.
     #[inline]
     pub const fn shard(self, shards: usize) -> usize {
-        // The upper half scaled to the number of shards; the lower half serves the index.
-        (((self.0 >> 32) * shards as u64) >> 32) as usize
+        shard_of((self.0 >> SHARD_SHIFT) as usize, shards)
     }
+}
+
+/// The highest bits of a SKU's hash choose its shard; the lower ones serve the index.
+const SHARD_BITS: u32 = 16;
+const SHARD_SHIFT: u32 = u64::BITS - SHARD_BITS;
+
+/// These bits scaled to the number of shards.
+const fn shard_of(bits: usize, shards: usize) -> usize {
+    (bits * shards) >> SHARD_BITS
 }
 
 /// Computes keys. Keeps a buffer, so that no key costs an allocation.
@@ -99,7 +125,9 @@ impl Keyer {
     /// Key of a line.
     pub fn line(&mut self, kind: LineKind, document: &str, line: &str, sku: &str) -> LineKey {
         let hash = self.hash(&[document, line, sku]);
-        LineKey([hash as u64, (hash >> 64) as u64 & !3 | kind as u64])
+        let of_sku = SkuHash::of(sku).0 >> SHARD_SHIFT << SHARD_SHIFT;
+        let own = ((hash >> 64) as u64) << SHARD_BITS >> SHARD_BITS & !3;
+        LineKey([hash as u64, of_sku | own | kind as u64])
     }
 
     /// Hash of everything a movement says beside its key: tells a repeat from a conflict.

@@ -12,13 +12,16 @@ use super::{
     lines::{Change, Lines, PARTS, minute_of},
     movement::TimeUs,
     posting::{Effect, Fact, Milestone, NEVER_US, Posting, UNSTATED_US},
-    recent::{Physical, Recent, RecentMovements, Trail},
+    recent::{Physical, Recent, RecentMovements, RecentView, Trail},
+    saved::Output,
+    sweep::Sweep,
 };
 
 mod as_of;
+mod counted;
 mod plain;
 
-pub use as_of::CountedCells;
+pub use counted::{CountedCell, CountedCells, each_counted};
 pub use plain::PlainBooks;
 
 /// A change of one cell, in units.
@@ -51,6 +54,10 @@ pub trait Books {
 
     /// The balances of a cell, and where its last recent movement is; nothing if there is none.
     fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail);
+
+    /// The last recent movement of a cell is there, which was taken back from a checkpoint; gives
+    /// where it was. `None` if there is no such cell.
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail>;
 
     /// Brings the place of a SKU in the index into the cache.
     fn prefetch_index(&self, _sku: SkuHash) {}
@@ -119,6 +126,16 @@ pub struct Ledger<B> {
     retain_minutes: u32,
     findings: Vec<Finding>,
     keyer: Keyer,
+    saving: Saving,
+}
+
+/// What of it is being saved for a checkpoint, beside the lines; see `saving`.
+#[derive(Debug, Default)]
+struct Saving {
+    timers: Sweep<(TimeUs, LineKey)>,
+    saved_timers: Output,
+    recent: RecentView,
+    saved_recent: Output,
 }
 
 /// How long settled lines are kept, unless it is said: as long as ids.
@@ -131,13 +148,14 @@ impl<B: Books> Ledger<B> {
             books,
             lines: Lines::default(),
             recent: RecentMovements::default(),
-            counted: CountedCells::new(),
+            counted: CountedCells::default(),
             forgotten_before_us: None,
             timers: BTreeMap::new(),
             now_us: 0,
             retain_minutes: minute_of(RETAIN_US),
             findings: Vec::new(),
             keyer: Keyer::new(),
+            saving: Saving::default(),
         }
     }
 
@@ -179,11 +197,13 @@ impl<B: Books> Ledger<B> {
 
     fn advance_to(&mut self, now_us: TimeUs, names: &impl LocationNames) {
         let before_us = self.now_us;
-        while let Some(first) = self.timers.first_entry()
-            && first.key().0 <= now_us
+        while let Some(((at_us, key), _)) = self.timers.first_key_value()
+            && *at_us <= now_us
         {
-            let ((at_us, key), timer) = first.remove_entry();
-            self.fire(key, &timer, at_us, names);
+            let place = (*at_us, *key);
+            self.save_timer(place);
+            let timer = self.timers.remove(&place).expect("it is the first");
+            self.fire(place.1, &timer, place.0, names);
         }
         self.now_us = now_us;
         self.retire(minute_of(before_us), minute_of(now_us));
@@ -297,7 +317,7 @@ impl<B: Books> Ledger<B> {
             fact: posting.fact,
             physical,
         };
-        let counted = self.counted.contains_key(&(posting.sku, at));
+        let counted = self.counted.contains(posting.sku, at);
         if counted {
             let shift = self.recount(posting.sku, about.sku, at, &recent, there);
             net_in += shift.on_hand();
@@ -479,9 +499,11 @@ impl<B: Books> Ledger<B> {
             return;
         }
         if let Some(us) = before {
+            self.save_timer((us, key));
             self.timers.remove(&(us, key));
         }
         if let Some(us) = after {
+            self.save_timer((us, key));
             let (document, line) = if is_order { ("", "") } else { about.document };
             let timer = Timer {
                 sku: about.sku.into(),
@@ -661,6 +683,10 @@ impl<B: Books> Ledger<B> {
         digest
     }
 }
+
+mod saving;
+
+pub use saving::SavedPart;
 
 fn line_subject(about: Names<'_>) -> Subject {
     Subject {

@@ -22,6 +22,10 @@ const FULL: u32 = u32::MAX;
 /// Marks a line of which no milestone has named a location yet.
 const NOWHERE: u32 = u32::MAX - 1;
 
+/// Whether the line was saved by the checkpoint under way: then it is as in `Saving::mark`. All are,
+/// when none is under way.
+const MARK: u32 = 1 << 31;
+
 /// A line whose milestones all named one location, or its place among the full ones.
 #[derive(Debug, Clone, Copy)]
 struct Compact {
@@ -35,7 +39,7 @@ struct Compact {
     withdrawn_here: u32,
     withdrawn_anywhere: u32,
     fulfilled: u32,
-    /// Minute of the log's time in which it was last changed.
+    /// Minute of the log's time in which it was last changed; the highest bit is [`MARK`].
     touched: u32,
 }
 
@@ -66,6 +70,7 @@ pub struct Change {
 pub struct Lines {
     parts: Vec<HashTable<Compact>>,
     full: Slab<Line>,
+    saving: Saving,
 }
 
 impl Default for Lines {
@@ -73,6 +78,7 @@ impl Default for Lines {
         Self {
             parts: (0..PARTS).map(|_| HashTable::new()).collect(),
             full: Slab::new(),
+            saving: Saving::default(),
         }
     }
 }
@@ -88,8 +94,7 @@ impl Lines {
         now_us: TimeUs,
         names: &impl LocationNames,
     ) -> Change {
-        let compact = entry(&mut self.parts, key);
-        compact.touched = minute_of(now_us);
+        let compact = self.touched(key, now_us);
         if compact.loc != FULL {
             let before = compact.standing(now_us);
             if compact.record(milestone, units) {
@@ -108,15 +113,16 @@ impl Lines {
         names: &impl LocationNames,
         change: impl FnOnce(&mut Line),
     ) -> Change {
-        let compact = entry(&mut self.parts, key);
-        compact.touched = minute_of(now_us);
+        self.touched(key, now_us);
+        let Self { parts, full, .. } = self;
+        let compact = entry(parts, key, 0);
         if compact.loc != FULL {
             let line = compact.expand();
             compact.loc = FULL;
-            compact.opened = u32::try_from(self.full.insert(line)).expect("fewer than 2^32 lines");
+            compact.opened = u32::try_from(full.insert(line)).expect("fewer than 2^32 lines");
         }
         let place = compact.opened as usize;
-        let line = &mut self.full[place];
+        let line = &mut full[place];
         let before = standing(key.kind(), line, now_us, names);
         change(line);
         let after = standing(key.kind(), line, now_us, names);
@@ -179,29 +185,51 @@ impl Lines {
     /// [`UNREFUNDED_FACTOR`] times as long, since a refund that comes after it was retired would
     /// seem to be one without a receipt. Gives their number.
     pub fn retire(&mut self, part: usize, minute: u32, after_minutes: u32) -> usize {
-        let Self { parts, full } = self;
+        let Self {
+            parts,
+            full,
+            saving,
+        } = self;
         let now_us = i64::from(minute) * MINUTE_US;
         let table = &mut parts[part];
         let before = table.len();
         table.retain(|compact| {
-            let age = minute.saturating_sub(compact.touched);
+            let age = minute.saturating_sub(compact.minute());
             if age < after_minutes {
                 return true;
             }
             let kind = compact.key.kind();
-            if compact.loc != FULL {
-                return !compact.expand().is_settled(kind, now_us);
-            }
-            let line = &full[compact.opened as usize];
-            let too_early =
-                line.is_unrefunded() && age < after_minutes.saturating_mul(UNREFUNDED_FACTOR);
-            let keep = too_early || !line.is_settled(kind, now_us);
+            let keep = if compact.loc != FULL {
+                !compact.expand().is_settled(kind, now_us)
+            } else {
+                let line = &full[compact.opened as usize];
+                let too_early =
+                    line.is_unrefunded() && age < after_minutes.saturating_mul(UNREFUNDED_FACTOR);
+                too_early || !line.is_settled(kind, now_us)
+            };
             if !keep {
-                full.remove(compact.opened as usize);
+                saving.save_once(compact, full);
+                if compact.loc == FULL {
+                    full.remove(compact.opened as usize);
+                }
             }
             keep
         });
         before - table.len()
+    }
+
+    /// The line of a key, about to be changed: a checkpoint under way has it as it was.
+    #[inline]
+    fn touched(&mut self, key: LineKey, now_us: TimeUs) -> &mut Compact {
+        let Self {
+            parts,
+            full,
+            saving,
+        } = self;
+        let compact = entry(parts, key, saving.mark);
+        saving.save_once(compact, full);
+        compact.touched = minute_of(now_us) | saving.mark;
+        compact
     }
 
     fn find(&self, key: LineKey) -> Option<&Compact> {
@@ -232,12 +260,14 @@ pub const UNREFUNDED_FACTOR: u32 = 8;
 
 const MINUTE_US: i64 = 60 * 1_000_000;
 
-/// Minutes of the log's time, since 1970.
+/// Minutes of the log's time, since 1970; up to the year 6053, so that the highest bit is free.
 pub(super) fn minute_of(us: TimeUs) -> u32 {
-    u32::try_from(us / MINUTE_US).unwrap_or(0)
+    (us / MINUTE_US).clamp(0, i64::from(MARK - 1)) as u32
 }
 
-fn entry(parts: &mut [HashTable<Compact>], key: LineKey) -> &mut Compact {
+/// The line of a key; a new one, which has this mark, if there is none.
+#[inline]
+fn entry(parts: &mut [HashTable<Compact>], key: LineKey, mark: u32) -> &mut Compact {
     let part = &mut parts[part_of(key)];
     let entry = part.entry(hash_of(key), |c| c.key == key, |c| hash_of(c.key));
     let entry = entry.or_insert_with(|| Compact {
@@ -248,7 +278,7 @@ fn entry(parts: &mut [HashTable<Compact>], key: LineKey) -> &mut Compact {
         withdrawn_here: 0,
         withdrawn_anywhere: 0,
         fulfilled: 0,
-        touched: 0,
+        touched: mark,
     });
     entry.into_mut()
 }
@@ -266,6 +296,10 @@ fn standing(kind: LineKind, line: &Line, now_us: TimeUs, names: &impl LocationNa
 }
 
 impl Compact {
+    fn minute(&self) -> u32 {
+        self.touched & !MARK
+    }
+
     /// Adds a milestone if this form can hold it; else changes nothing.
     #[inline]
     fn record(&mut self, milestone: Milestone, units: i64) -> bool {
@@ -353,6 +387,11 @@ fn part_of(key: LineKey) -> usize {
 fn hash_of(key: LineKey) -> u64 {
     key.0[0]
 }
+
+mod saving;
+
+use saving::Saving;
+pub use saving::each_saved;
 
 #[cfg(test)]
 mod tests {

@@ -23,5 +23,7 @@ pub mod reconcile;
 pub mod remembered;
 pub mod reserve;
 pub mod rules;
+pub mod saved;
+mod sweep;
 
 pub(crate) use prefetch::read as prefetch;

@@ -14,6 +14,7 @@ use super::{
     movement::{Disposition, TimeUs},
     posting::{Effect, Fact, Milestone, Posting},
     prefetch,
+    saved::{Broken, Input, Output},
 };
 
 /// Entries of a page. Whole pages are never changed again, and are forgotten whole.
@@ -91,13 +92,13 @@ struct Entry {
     occurred_us: TimeUs,
     /// Of the second entry of a return: the second half of the line's key.
     id: u64,
-    source: u32,
-    /// Half of the SKU's hash, to be sure that a chain stays within its cell.
-    sku: u32,
+    /// The cell: to be sure that a chain stays within it, and to know whose it is.
+    sku: u64,
     at: u32,
     before: u32,
     quantity: i32,
-    tag: [u8; 4],
+    /// Number of the source, 24 bits; what it is, 2; accounts, or the disposition, twice 3.
+    packed: u32,
 }
 
 const _: () = assert!(size_of::<Entry>() == 40);
@@ -106,6 +107,41 @@ const BY: u8 = 0;
 const WITHIN: u8 = 1;
 const RETURNED: u8 = 2;
 const INSPECTED: u8 = 3;
+/// In the place of a location: this is the second entry of a return, or fills a page up.
+const NOWHERE: u32 = u32::MAX;
+/// Numbers of sources that are told apart.
+const SOURCES_MAX: u32 = (1 << 24) - 1;
+
+impl Entry {
+    const BLANK: Self = Self {
+        occurred_us: TimeUs::MIN,
+        id: 0,
+        sku: 0,
+        at: NOWHERE,
+        before: 0,
+        quantity: 0,
+        packed: 0,
+    };
+
+    fn pack(source: u32, [tag, first, second]: [u8; 3]) -> u32 {
+        // Only a watermark asks for the source; of one with a number so great it finds nothing.
+        let source = source.min(SOURCES_MAX);
+        source << 8 | u32::from(tag) << 6 | u32::from(first) << 3 | u32::from(second)
+    }
+
+    fn source(&self) -> u32 {
+        self.packed >> 8
+    }
+
+    fn tag(&self) -> [u8; 3] {
+        let packed = self.packed as u8;
+        [packed >> 6, packed >> 3 & 7, packed & 7]
+    }
+
+    fn is_of_return(&self) -> bool {
+        matches!(self.tag()[0], RETURNED | INSPECTED)
+    }
+}
 
 /// A recent movement, as it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,17 +198,7 @@ impl RecentMovements {
         if room < places {
             if let Some(last) = self.pages.back_mut() {
                 // A page is full, so that the place of an entry is found by its number alone.
-                let blank = Entry {
-                    occurred_us: TimeUs::MIN,
-                    id: 0,
-                    source: 0,
-                    sku: 0,
-                    at: u32::MAX,
-                    before: 0,
-                    quantity: 0,
-                    tag: [BY, 0, 0, 0],
-                };
-                Arc::make_mut(&mut last.entries).resize(PAGE, blank);
+                Arc::make_mut(&mut last.entries).resize(PAGE, Entry::BLANK);
             }
             self.pages.push_back(Page {
                 entries: Arc::new(Vec::with_capacity(PAGE)),
@@ -194,22 +220,21 @@ impl RecentMovements {
     pub fn push(&mut self, sku: SkuHash, at: Loc, recent: &Recent, before: Trail, now_us: TimeUs) {
         let Recent { fact, physical } = *recent;
         let (quantity, tag, line) = match physical {
-            Physical::By(account, units) => (units, [BY, account as u8, 0, 0], None),
-            Physical::Within(from, to, units) => (units, [WITHIN, from as u8, to as u8, 0], None),
-            Physical::Returned(line, units) => (units, [RETURNED, 0, 0, 0], Some(line)),
+            Physical::By(account, units) => (units, [BY, account as u8, 0], None),
+            Physical::Within(from, to, units) => (units, [WITHIN, from as u8, to as u8], None),
+            Physical::Returned(line, units) => (units, [RETURNED, 0, 0], Some(line)),
             Physical::Inspected(line, disposition, units) => {
-                (units, [INSPECTED, disposition as u8, 0, 0], Some(line))
+                (units, [INSPECTED, disposition as u8, 0], Some(line))
             }
         };
         let entry = Entry {
             occurred_us: fact.occurred_us,
             id: fact.id,
-            source: fact.source,
-            sku: sku.0 as u32,
+            sku: sku.0,
             at: at.0,
             before: before.0,
             quantity,
-            tag,
+            packed: Entry::pack(fact.source, tag),
         };
         let page = self.pages.back_mut().expect("`next` made room");
         page.arrived_us = now_us;
@@ -220,7 +245,7 @@ impl RecentMovements {
             entries.push(Entry {
                 occurred_us: first as i64,
                 id: second,
-                at: u32::MAX,
+                at: NOWHERE,
                 ..entry
             });
         }
@@ -251,7 +276,7 @@ impl RecentMovements {
             let (page, place) = self.find(next)?;
             let entry = &page.entries[place];
             // Of a cell that was not touched for a whole round of numbers, another cell's.
-            if (entry.sku, entry.at) != (sku.0 as u32, at.0) {
+            if (entry.sku, entry.at) != (sku.0, at.0) {
                 return None;
             }
             next = Trail(entry.before);
@@ -271,28 +296,98 @@ impl RecentMovements {
 
     /// All of them, to be looked through elsewhere: what is kept from now on is not among them.
     pub fn view(&self) -> RecentView {
-        RecentView(
-            self.pages
-                .iter()
-                .map(|page| Arc::clone(&page.entries))
-                .collect(),
-        )
+        RecentView(self.pages.iter().cloned().collect())
+    }
+
+    /// Takes back a page that was saved, as far as it belongs to this one of so many shards. `last`
+    /// is to put where the last recent movement of a cell is, and to tell where it was.
+    ///
+    /// # Errors
+    /// If these bytes were not saved so.
+    pub fn take_back(
+        &mut self,
+        input: &mut Input<'_>,
+        (shard, shards): (usize, usize),
+        mut last: impl FnMut(SkuHash, Loc, Trail) -> Result<Trail, Broken>,
+    ) -> Result<(), Broken> {
+        let (arrived_us, mut left) = (input.i64()?, input.count()?);
+        let mut entries = Vec::with_capacity(2);
+        while left > 0 {
+            entries.clear();
+            entries.push(load(input)?);
+            if entries[0].is_of_return() {
+                entries.push(load(input)?);
+            }
+            left = left.checked_sub(entries.len()).ok_or(CUT_OFF)?;
+            let (sku, at) = (SkuHash(entries[0].sku), Loc(entries[0].at));
+            if at.0 == NOWHERE || sku.shard(shards) != shard {
+                continue;
+            }
+            let recent = told(&entries, 0);
+            let place = self.next(&recent.physical);
+            let before = last(sku, at, place)?;
+            self.push(sku, at, &recent, before, arrived_us);
+        }
+        Ok(())
     }
 }
 
+const CUT_OFF: Broken = Broken("a movement of a return line is cut off");
+
+fn load(input: &mut Input<'_>) -> Result<Entry, Broken> {
+    let entry = Entry {
+        occurred_us: input.i64()?,
+        id: input.u64()?,
+        sku: input.u64()?,
+        at: input.u32()?,
+        before: 0,
+        quantity: input.i32()?,
+        packed: input.u32()?,
+    };
+    let [tag, first, second] = entry.tag();
+    let known = match tag {
+        BY | WITHIN => usize::from(first.max(second)) < Account::PHYSICAL.len(),
+        RETURNED => true,
+        _ => DISPOSITIONS.iter().any(|known| *known as u8 == first),
+    };
+    if !known {
+        return Err(Broken("a recent movement is of no kind that there is"));
+    }
+    Ok(entry)
+}
+
 /// Recent movements, as they were.
-#[derive(Debug, Clone)]
-pub struct RecentView(Vec<Arc<Vec<Entry>>>);
+#[derive(Debug, Clone, Default)]
+pub struct RecentView(VecDeque<Page>);
 
 impl RecentView {
     /// When the movement occurred whose key begins so, and which `source` reported. The last to
     /// arrive, if there are several: a person has released a conflicting duplicate.
     pub fn occurred_us(&self, id: u64, source: u32) -> Option<TimeUs> {
-        let entries = self.0.iter().rev().flat_map(|page| page.iter().rev());
+        let pages = self.0.iter().rev();
+        let entries = pages.flat_map(|page| page.entries.iter().rev());
         entries
-            .filter(|entry| entry.at != u32::MAX)
-            .find(|entry| entry.id == id && entry.source == source)
+            .filter(|entry| entry.at != NOWHERE)
+            .find(|entry| entry.id == id && entry.source() == source)
             .map(|entry| entry.occurred_us)
+    }
+
+    /// Takes the oldest page of what is left, and saves it. False if nothing is left.
+    pub fn save_next(&mut self, output: &mut Output) -> bool {
+        let Some(page) = self.0.pop_front() else {
+            return false;
+        };
+        output.i64(page.arrived_us);
+        output.count(page.entries.len());
+        for entry in &*page.entries {
+            output.i64(entry.occurred_us);
+            output.u64(entry.id);
+            output.u64(entry.sku);
+            output.u32(entry.at);
+            output.i32(entry.quantity);
+            output.u32(entry.packed);
+        }
+        true
     }
 }
 
@@ -302,7 +397,7 @@ fn told(entries: &[Entry], place: usize) -> Recent {
         let second = &entries[place + 1];
         LineKey([second.occurred_us as u64, second.id])
     };
-    let [tag, first, second, _] = entry.tag;
+    let [tag, first, second] = entry.tag();
     let physical = match tag {
         BY => Physical::By(account(first), entry.quantity),
         WITHIN => Physical::Within(account(first), account(second), entry.quantity),
@@ -318,7 +413,7 @@ fn told(entries: &[Entry], place: usize) -> Recent {
         fact: Fact {
             occurred_us: entry.occurred_us,
             id: entry.id,
-            source: entry.source,
+            source: entry.source(),
         },
         physical,
     }
@@ -358,7 +453,7 @@ mod tests {
         let mut last = [Trail::NONE; 3];
         let mut kept: [Vec<Recent>; 3] = Default::default();
         for n in 1..=20_000i64 {
-            let cell = (n * n % 3) as usize;
+            let cell = (n % 3) as usize;
             let units = n as i32;
             let what = movement(
                 n,

@@ -153,27 +153,31 @@ impl Part {
     }
 
     /// Drops the entries older than `epochs_max` and makes room for more.
-    fn rebuild(&mut self, epoch: u64, epochs_max: u64, mut overhang: usize) {
+    fn rebuild(&mut self, epoch: u64, epochs_max: u64, overhang: usize) {
         let live = |e: &&Entry| !e.is_empty() && e.age(epoch) <= epochs_max;
-        let count = self.entries.iter().filter(live).count();
-        // Room to grow by a quarter; no shrinking below what is there.
+        let entries = self.entries.iter().filter(live).copied();
+        *self = Part::of_sorted(entries, overhang);
+    }
+
+    /// A part with these entries, which come in order, and room to grow by a quarter.
+    fn of_sorted(entries: impl Iterator<Item = Entry> + Clone, mut overhang: usize) -> Self {
+        let count = entries.clone().count();
         let capacity = (count * 10 / 7).max(PART_CAPACITY_MIN);
         loop {
             let mut next = Part::with_capacity(capacity, overhang);
             let mut end = 0;
-            let fits = self.entries.iter().filter(live).all(|entry| {
+            let fits = entries.clone().all(|entry| {
                 // Entries come in order, so each goes behind the one before it.
                 let at = next.home(entry.high).max(end);
                 end = at + 1;
                 next.entries
                     .get_mut(at)
-                    .map(|place| *place = *entry)
+                    .map(|place| *place = entry)
                     .is_some()
             });
             if fits {
                 next.used = count;
-                *self = next;
-                return;
+                return next;
             }
             // They crowd at the end. A larger capacity need not spread them: equal keys, say.
             overhang *= 2;
@@ -190,6 +194,7 @@ pub struct RememberedIds {
     /// Oldest epoch remembered.
     oldest: u64,
     used: usize,
+    saving: Saving,
 }
 
 impl Default for RememberedIds {
@@ -201,6 +206,7 @@ impl Default for RememberedIds {
             epoch: 0,
             oldest: 0,
             used: 0,
+            saving: Saving::default(),
         }
     }
 }
@@ -216,7 +222,9 @@ impl RememberedIds {
     ) -> Known {
         let entry = Entry::new(key, content, self.epoch, outcome);
         let (epoch, epochs_max) = (self.epoch, self.epoch - self.oldest);
-        let part = &mut self.parts[part_of(key)];
+        let number = part_of(key);
+        let Self { parts, saving, .. } = self;
+        let part = &mut parts[number];
         match part.find(entry) {
             Ok(at) if part.entries[at].age(epoch) <= epochs_max => {
                 let known = part.entries[at];
@@ -227,11 +235,13 @@ impl RememberedIds {
                 }
             }
             Ok(at) => {
+                saving.before_replacing(number, part.entries[at], entry);
                 part.entries[at] = entry;
                 Known::New
             }
             Err(mut at) => {
                 self.used -= part.used;
+                saving.before_putting(number, part, entry, self.oldest);
                 if (part.used + 1) * 8 > part.capacity * 7 {
                     part.rebuild(epoch, epochs_max, OVERHANG_MIN);
                     at = part.find(entry).unwrap_or_else(|at| at);
@@ -288,7 +298,13 @@ impl RememberedIds {
             // the last arrival it does not, so the sweep is as of then.
             match (epoch - oldest).checked_sub(passed) {
                 Some(epochs_max) => self.sweep(0..PARTS, self.epoch, epochs_max),
-                None => *self = Self::default(),
+                None => {
+                    for (number, part) in self.parts.iter_mut().enumerate() {
+                        self.saving.save_once(number, part);
+                        *part = Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN);
+                    }
+                    self.used = 0;
+                }
             }
         } else {
             // Each part in its turn, so that an entry's age never wraps around.
@@ -308,7 +324,9 @@ impl RememberedIds {
     }
 
     fn sweep(&mut self, parts: std::ops::Range<usize>, epoch: u64, epochs_max: u64) {
-        for part in &mut self.parts[parts] {
+        for number in parts {
+            let part = &mut self.parts[number];
+            self.saving.save_once(number, part);
             self.used -= part.used;
             part.rebuild(epoch, epochs_max, OVERHANG_MIN);
             self.used += part.used;
@@ -333,6 +351,10 @@ impl RememberedIds {
             .sum()
     }
 }
+
+mod saving;
+
+use saving::Saving;
 
 fn part_of(key: MovementKey) -> usize {
     (key.0 >> (128 - PARTS.trailing_zeros())) as usize

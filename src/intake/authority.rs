@@ -5,7 +5,12 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::{
-    domain::{authority::Authority, document::DocumentError, movement::TimeUs},
+    domain::{
+        authority::Authority,
+        document::DocumentError,
+        movement::TimeUs,
+        saved::{Broken, Input, Output},
+    },
     log::Position,
     proto::v1 as pb,
 };
@@ -69,6 +74,31 @@ impl AuthorityInForce {
     }
 }
 
+impl AuthorityInForce {
+    /// Puts it into a checkpoint.
+    pub(crate) fn save(&self, output: &mut Output) {
+        output.u64(self.version);
+        output.i64(self.put_us);
+        output.text(self.authority.text());
+        output.text(&self.actor);
+        output.text(&self.note);
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let (version, put_us) = (input.u64()?, input.i64()?);
+        let authority = Authority::parse(input.text()?);
+        let (authority, _) =
+            authority.map_err(|_| Broken("it has a source authority that is wrong"))?;
+        Ok(Self {
+            version,
+            authority: Arc::new(authority),
+            put_us,
+            actor: input.text()?.to_owned(),
+            note: input.text()?.to_owned(),
+        })
+    }
+}
+
 /// What readers find the authority by. Reading costs no lock.
 #[derive(Debug)]
 pub struct AuthorityBook {
@@ -97,6 +127,25 @@ impl AuthorityBook {
         let history = self.history.load();
         let found = history.iter().rev().find(|own| own.version == version);
         found.cloned()
+    }
+
+    /// The versions that are kept, the oldest first.
+    pub(crate) fn history(&self) -> Arc<Vec<Arc<AuthorityInForce>>> {
+        self.history.load_full()
+    }
+
+    /// Takes versions from a checkpoint.
+    pub(crate) fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let book = Self::default();
+        let mut history = Vec::new();
+        for _ in 0..input.count()? {
+            history.push(Arc::new(AuthorityInForce::load(input)?));
+        }
+        if let Some(last) = history.last() {
+            book.in_force.store(Arc::clone(last));
+        }
+        book.history.store(Arc::new(history));
+        Ok(book)
     }
 
     /// Puts an authority in force for readers. Only the sequencer does.

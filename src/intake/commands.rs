@@ -1,11 +1,12 @@
 //! The sequencer's side of commands: which are new, which reservation they mean, and how much time
 //! it has left. What depends on stock is left to the shards.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+mod known;
+mod saving;
 
+use std::sync::Arc;
+
+use known::{Known, KnownCommands};
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -227,16 +228,6 @@ pub(crate) struct Decided {
     time_us: TimeUs,
 }
 
-#[derive(Debug)]
-struct Known {
-    content: u64,
-    epoch: u64,
-    decided: Decided,
-    /// Of a reservation: when it ends, as far as it was granted.
-    until_us: TimeUs,
-    confirmed: bool,
-}
-
 /// Where a command is decided.
 pub(crate) struct Place<'p> {
     pub(crate) position: Position,
@@ -249,24 +240,14 @@ pub(crate) struct Place<'p> {
 /// Commands of the horizon, by id.
 #[derive(Debug)]
 pub(crate) struct Commands {
-    known: HashMap<u128, Known>,
-    /// Ids by the epoch in which they were last meant, oldest first.
-    epochs: VecDeque<(u64, Vec<u128>)>,
-    epoch_us: i64,
+    known: KnownCommands,
     keyer: Keyer,
 }
-
-/// Epochs that make up the horizon.
-const EPOCHS: u64 = 64;
-/// Before it is known for how long an id is kept.
-const NO_EPOCH: u64 = u64::MAX;
 
 impl Commands {
     pub(crate) fn new(horizon: Horizon) -> Self {
         Self {
-            known: HashMap::new(),
-            epochs: VecDeque::new(),
-            epoch_us: (horizon.us / EPOCHS as i64).max(1),
+            known: KnownCommands::new(horizon),
             keyer: Keyer::new(),
         }
     }
@@ -289,13 +270,13 @@ impl Commands {
         }
         let id = id_of(command);
         let (key, content) = (key_of(id), xxh3_64(&command.encode_to_vec()));
-        if let Some(known) = self.known.get(&key) {
+        if let Some(known) = self.known.get(key) {
             if known.content != content {
                 return refused(Refusal::IdTaken(id.to_owned()));
             }
             return (known.decided.clone(), true, None);
         }
-        self.forget(place.time_us);
+        self.known.forget(place.time_us);
         if self.known.len() >= COMMANDS_REMEMBERED_MAX {
             return refused(Refusal::TooMany);
         }
@@ -311,21 +292,14 @@ impl Commands {
             _ => NEVER_US,
         };
         let decided = decided(decision);
-        let known = Known {
-            content,
-            epoch: NO_EPOCH,
-            decided: decided.clone(),
-            until_us,
-            confirmed: false,
-        };
-        self.known.insert(key, known);
-        self.remember(key, place.time_us);
+        let known = Known::new(content, decided.clone(), until_us);
+        self.known.insert(key, known, place.time_us);
         (decided, false, todo)
     }
 
     /// The reservation of an id, whether it is confirmed, and when it ends.
     pub(crate) fn reservation(&self, id: &str) -> Option<(Arc<Reservation>, bool, TimeUs)> {
-        let known = self.known.get(&key_of(id))?;
+        let known = self.known.get(key_of(id))?;
         match &known.decided.decision {
             Decision::Reserve(reservation) => {
                 Some((Arc::clone(reservation), known.confirmed, known.until_us))
@@ -420,11 +394,11 @@ impl Commands {
             let refusal = Refusal::UnknownReservation(id.to_owned());
             return (Decision::Refused(refusal), None);
         };
-        self.remember(key, place.time_us);
+        self.known.remember(key, place.time_us);
         if until_us <= place.time_us {
             return (Decision::Expired(reservation), None);
         }
-        let known = self.known.get_mut(&key).expect("it was just found");
+        let known = self.known.change(key).expect("it was just found");
         decide(known, reservation)
     }
 
@@ -438,7 +412,7 @@ impl Commands {
             let refusal = Refusal::UnknownReservation(id.clone());
             return (Decision::Refused(refusal), None);
         };
-        self.remember(key_of(id), place.time_us);
+        self.known.remember(key_of(id), place.time_us);
         let mut lines = Vec::with_capacity(release.lines.len());
         for wanted in &release.lines {
             let mut named = (0..).zip(&reservation.lines);
@@ -459,41 +433,6 @@ impl Commands {
         let release = Arc::new(Release::new(reservation, lines));
         let todo = Command::Release(Arc::clone(&release));
         (Decision::Release(release), Some(todo))
-    }
-
-    /// An id is kept for the horizon from now on.
-    fn remember(&mut self, key: u128, now_us: TimeUs) {
-        let epoch = (now_us / self.epoch_us) as u64;
-        let Some(known) = self.known.get_mut(&key) else {
-            return;
-        };
-        if known.epoch == epoch {
-            return;
-        }
-        known.epoch = epoch;
-        match self.epochs.back_mut() {
-            Some((last, keys)) if *last == epoch => keys.push(key),
-            _ => self.epochs.push_back((epoch, vec![key])),
-        }
-    }
-
-    fn forget(&mut self, now_us: TimeUs) {
-        let epoch = (now_us / self.epoch_us) as u64;
-        while let Some((oldest, _)) = self.epochs.front()
-            && *oldest + EPOCHS < epoch
-        {
-            let (oldest, keys) = self.epochs.pop_front().expect("there is one");
-            for key in keys {
-                // It may have been meant again since.
-                if self
-                    .known
-                    .get(&key)
-                    .is_some_and(|known| known.epoch == oldest)
-                {
-                    self.known.remove(&key);
-                }
-            }
-        }
     }
 }
 

@@ -219,7 +219,13 @@ const _: () = assert!(ID_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(LINE_BYTES_MAX <= u8::MAX as usize);
 
 impl Decoder {
-    pub(crate) fn new(locations: Arc<Locations>, sources: Arc<Sources>) -> Self {
+    /// One that goes on after entries of which the last had this time of the log; 0: there were
+    /// none.
+    pub(crate) fn going_on_at(
+        now_us: TimeUs,
+        locations: Arc<Locations>,
+        sources: Arc<Sources>,
+    ) -> Self {
         Self {
             interner: Interner {
                 locations,
@@ -228,7 +234,7 @@ impl Decoder {
                 last_source: (String::new(), u32::MAX),
                 keyer: Keyer::new(),
             },
-            now_us: 0,
+            now_us,
             scratch: Scratch::default(),
             facts: Facts::default(),
         }

@@ -8,7 +8,6 @@ use super::{decode::Decoder, sequencer::Step};
 use crate::{
     limits::FOLLOW_ENTRIES_MAX,
     log::{Log, LogError, Position},
-    shard::{Locations, Sources},
 };
 
 /// Follows `log` from `from` on until nobody takes the steps any more.
@@ -19,11 +18,9 @@ use crate::{
 pub(crate) async fn follow(
     log: Arc<dyn Log>,
     from: Position,
-    locations: Arc<Locations>,
-    sources: Arc<Sources>,
+    mut decoder: Decoder,
     steps: mpsc::Sender<Step>,
 ) -> Result<(), LogError> {
-    let mut decoder = Decoder::new(locations, sources);
     let mut reader = log.reader(from).await?;
     let mut next = from;
     let mut decoded = Vec::new();

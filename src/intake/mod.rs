@@ -14,6 +14,7 @@ pub(crate) mod gather;
 pub mod parked;
 pub mod reports;
 mod resolve;
+pub(crate) mod saving;
 pub(crate) mod sequencer;
 
 pub use authority::{AuthorityBook, AuthorityInForce};

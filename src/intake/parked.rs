@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -67,11 +67,24 @@ struct Known {
 #[derive(Debug, Default)]
 struct Inner {
     known: HashMap<ExceptionId, Known>,
-    kept: BTreeMap<(TimeUs, ExceptionId), Parked>,
+    /// Shared with a checkpoint that is being saved.
+    kept: BTreeMap<(TimeUs, ExceptionId), Arc<Parked>>,
     /// Of the originals that are kept.
     kept_bytes: usize,
     counts: BTreeMap<ParkedKind, u64>,
     digest: Digest,
+}
+
+impl Inner {
+    /// Lets go of the oldest details that are too many.
+    fn bound(&mut self, kept_max: usize) {
+        while self.kept.len() > kept_max || self.kept_bytes > PARKED_BYTES_MAX {
+            let Some((_, oldest)) = self.kept.pop_first() else {
+                break;
+            };
+            self.kept_bytes -= oldest.original.len();
+        }
+    }
 }
 
 impl ParkedList {
@@ -89,7 +102,7 @@ impl ParkedList {
         let mut inner = self.lock();
         if let Some(known) = inner.known.get(&id).copied() {
             if let Some(kept) = inner.kept.get_mut(&(known.first_seen_us, id)) {
-                kept.occurrences += 1;
+                Arc::make_mut(kept).occurrences += 1;
             }
             return;
         }
@@ -104,13 +117,10 @@ impl ParkedList {
         // A slice of the record that it came in would keep all of that in memory.
         parked.original = Bytes::copy_from_slice(&parked.original);
         inner.kept_bytes += parked.original.len();
-        inner.kept.insert((parked.first_seen_us, id), parked);
-        while inner.kept.len() > self.kept_max || inner.kept_bytes > PARKED_BYTES_MAX {
-            let Some((_, oldest)) = inner.kept.pop_first() else {
-                break;
-            };
-            inner.kept_bytes -= oldest.original.len();
-        }
+        inner
+            .kept
+            .insert((parked.first_seen_us, id), Arc::new(parked));
+        inner.bound(self.kept_max);
     }
 
     /// A person has released or discarded one. False if it is not open.
@@ -138,7 +148,7 @@ impl ParkedList {
             return false;
         };
         if let Some(kept) = inner.kept.get_mut(&(known.first_seen_us, id)) {
-            kept.acknowledged = Some(acknowledged);
+            Arc::make_mut(kept).acknowledged = Some(acknowledged);
         }
         true
     }
@@ -154,7 +164,8 @@ impl ParkedList {
     pub fn get(&self, id: ExceptionId) -> Option<Parked> {
         let inner = self.lock();
         let known = inner.known.get(&id)?;
-        inner.kept.get(&(known.first_seen_us, id)).cloned()
+        let kept = inner.kept.get(&(known.first_seen_us, id))?;
+        Some(Parked::clone(kept))
     }
 
     /// Those that `wanted` takes after the one at `after`, oldest first: at most `max` and, if that
@@ -179,7 +190,7 @@ impl ParkedList {
                 bytes += parked.original.len();
                 first || bytes <= bytes_max
             })
-            .map(|(place, parked)| (*place, parked.clone()))
+            .map(|(place, parked)| (*place, Parked::clone(parked)))
             .collect()
     }
 
@@ -205,6 +216,10 @@ impl ParkedList {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+mod saving;
+
+pub(crate) use saving::digest_of;
 
 impl Parked {
     /// Identity of this exception, the same on every instance.

@@ -7,9 +7,15 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use prost::Message;
 
 use crate::{
-    domain::{balances::Account, movement::TimeUs, reconcile::Statement},
+    domain::{
+        balances::Account,
+        movement::TimeUs,
+        reconcile::Statement,
+        saved::{Broken, Input, Output},
+    },
     limits::{REPORT_LINES_KEPT_MAX, REPORTS_KEPT_MAX, REPORTS_UNFINISHED_MAX},
     log::Position,
     proto::v1 as pb,
@@ -33,7 +39,7 @@ pub struct ReportBook {
     unfinished: Mutex<VecDeque<Unfinished>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Unfinished {
     id: String,
     head: Option<pb::Report>,
@@ -112,6 +118,69 @@ impl ReportBook {
         }
     }
 
+    /// What a checkpoint has of it: saved by whoever takes that, as it is now.
+    pub(crate) fn begin_saving(&self) -> impl FnOnce() -> Output + Send + 'static {
+        let reports = self.reports.load_full();
+        let unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        move || {
+            let mut output = Output::new();
+            output.count(reports.len());
+            for report in reports.iter() {
+                output.bytes(&report.head.encode_to_vec());
+                save_lines(&report.lines, &mut output);
+            }
+            output.count(unfinished.len());
+            for own in &unfinished {
+                output.text(&own.id);
+                let head = own.head.as_ref();
+                output.bytes(&head.map(Message::encode_to_vec).unwrap_or_default());
+                output.count(own.lines.len());
+                for part in &own.lines {
+                    output.count(part.iter().len());
+                    part.iter().for_each(|lines| save_lines(lines, &mut output));
+                }
+            }
+            output
+        }
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let head = |input: &mut Input<'_>| -> Result<Option<pb::Report>, Broken> {
+            match input.bytes()? {
+                [] => Ok(None),
+                bytes => decoded(bytes).map(Some),
+            }
+        };
+        let reports = (0..input.count()?).map(|_| {
+            let head = head(input)?.unwrap_or_default();
+            let lines = load_lines(input)?;
+            Ok(Arc::new(Report { head, lines }))
+        });
+        let reports = reports.collect::<Result<Vec<_>, Broken>>()?;
+        let unfinished = (0..input.count()?).map(|_| {
+            let (id, head) = (input.text()?.to_owned(), head(input)?);
+            let lines = (0..input.count()?).map(|_| match input.count()? {
+                0 => Ok(None),
+                _ => load_lines(input).map(Some),
+            });
+            let lines = lines.collect::<Result<_, Broken>>()?;
+            Ok(Unfinished { id, head, lines })
+        });
+        let unfinished = unfinished.collect::<Result<_, Broken>>()?;
+        Ok(Self {
+            reports: ArcSwap::from_pointee(reports),
+            unfinished: Mutex::new(unfinished),
+        })
+    }
+
     fn put(&self, report: Report) {
         let mut reports = Vec::clone(&self.reports.load());
         // The same findings again are the same report, only newer.
@@ -154,6 +223,22 @@ impl ReportBook {
         }
         self.reports.store(Arc::new(reports));
     }
+}
+
+fn save_lines(lines: &[pb::ReportLine], output: &mut Output) {
+    output.count(lines.len());
+    let save = |line: &pb::ReportLine| output.bytes(&line.encode_to_vec());
+    lines.iter().for_each(save);
+}
+
+fn load_lines(input: &mut Input<'_>) -> Result<Vec<pb::ReportLine>, Broken> {
+    (0..input.count()?)
+        .map(|_| decoded(input.bytes()?))
+        .collect()
+}
+
+fn decoded<M: Message + Default>(bytes: &[u8]) -> Result<M, Broken> {
+    M::decode(bytes).map_err(|_| Broken("it has a report that cannot be read"))
 }
 
 /// Parts of one report: a million lines of the greatest length fit with ease.
@@ -326,6 +411,34 @@ mod tests {
         book.take(part("x", 0, 1, Vec::new()), 1, 1);
         book.take(part("x", 0, u32::MAX, Vec::new()), 1, 1);
         assert!(book.find("x").is_none());
+    }
+
+    #[test]
+    fn a_checkpoint_has_all_of_it() {
+        let book = ReportBook::default();
+        let one = |sku| vec![line(sku, 1, Verdict::Variance, Action::Reported)];
+        for record in [
+            head("r", "s", 2),
+            part("r", 1, 2, one("A")),
+            head("q", "s", 1),
+            part("u", 2, 3, one("B")),
+            head("u", "s", 3),
+        ] {
+            book.take(record, 4, 5);
+        }
+        let saved = book.begin_saving();
+        // What comes afterwards is not in it.
+        book.take(part("u", 1, 3, one("C")), 6, 7);
+        let bytes = saved().into_bytes();
+        let loaded = ReportBook::load(&mut Input::new(&bytes)).expect("sound");
+        assert!(loaded.find("u").is_none());
+        assert_eq!(loaded.all()[..], book.all()[1..]);
+        loaded.take(part("u", 1, 3, one("C")), 6, 7);
+        assert_eq!(loaded.all()[..], book.all()[..]);
+        for cut in 0..bytes.len() {
+            let cut = ReportBook::load(&mut Input::new(&bytes[..cut]));
+            assert!(cut.is_err(), "a report that is cut off is broken");
+        }
     }
 
     #[test]

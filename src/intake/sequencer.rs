@@ -11,7 +11,10 @@ use std::sync::{
 
 use crossbeam::channel::Sender;
 use dashmap::DashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use super::{
     authority::{AuthorityBook, AuthorityInForce},
@@ -20,8 +23,10 @@ use super::{
     parked::ParkedList,
     reports::{self, ReportBook},
     resolve::Resolved,
+    saving::TakeCheckpoint,
 };
 use crate::{
+    checkpoint::saving::Outlet,
     domain::{
         admission::{Admission, Horizon, Verdict},
         authority::Permissions,
@@ -55,6 +60,8 @@ pub(crate) enum Step {
     Recent(oneshot::Sender<Vec<RecentView>>),
     /// Tell how the reservation of this id stands.
     Inspect(String, oneshot::Sender<Option<ReservationView>>),
+    /// Begin to save the state, as it is where this is met.
+    Checkpoint(TakeCheckpoint),
 }
 
 /// Callers of this instance that wait for a record, by its token.
@@ -104,20 +111,36 @@ pub(crate) struct Sequencer {
 pub(crate) struct State {
     pub(super) admission: Admission,
     pub(super) position: Position,
-    rules: Arc<RulesInForce>,
-    authority: Arc<AuthorityInForce>,
-    permissions: Permissions,
-    commands: Commands,
+    pub(super) rules: Arc<RulesInForce>,
+    pub(super) authority: Arc<AuthorityInForce>,
+    pub(super) permissions: Permissions,
+    pub(super) commands: Commands,
+    pub(super) saving: Option<Outlet>,
 }
 
 impl Sequencer {
-    /// Works until no more steps can come, or a shard has ended.
-    pub(crate) fn run(self, mut steps: mpsc::Receiver<Step>) {
-        let mut state = self.begin();
-        while let Some(step) = steps.blocking_recv() {
-            if self.step(&mut state, step).is_err() {
+    /// Works from this state on until no more steps can come, or a shard has ended; saves while
+    /// there is nothing to do, and a little after each step.
+    pub(crate) fn run(self, mut state: State, mut steps: mpsc::Receiver<Step>) {
+        loop {
+            let step = if state.saving.is_some() {
+                match steps.try_recv() {
+                    Ok(step) => Some(step),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            } else {
+                match steps.blocking_recv() {
+                    Some(step) => Some(step),
+                    None => return,
+                }
+            };
+            if let Some(step) = step
+                && self.step(&mut state, step).is_err()
+            {
                 return;
             }
+            self.save_slice(&mut state);
         }
     }
 
@@ -132,6 +155,7 @@ impl Sequencer {
             permissions: Permissions::new(Arc::clone(&authority.authority)),
             authority,
             commands: Commands::new(self.horizon),
+            saving: None,
         }
     }
 
@@ -148,6 +172,7 @@ impl Sequencer {
             Step::Inspect(id, answer) => self.inspect(state, &id, answer),
             Step::Compare(comparing, answer) => self.compare(state, comparing, answer),
             Step::Recent(answer) => self.recent(state, answer),
+            Step::Checkpoint(take) => self.checkpoint(state, take),
         }
     }
 

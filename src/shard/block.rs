@@ -54,11 +54,16 @@ pub(crate) struct Block {
     channels: u16,
     name_len: u8,
     wide: bool,
-    /// The rules have an override for this SKU (in the epoch of the sums).
-    overridden: AtomicU32,
+    /// [`OVERRIDDEN`] and [`MARK`].
+    flags: AtomicU32,
     // Behind it: name, padded to 8; sums: [i64; channels]; locations: [u32; cells_max]; trails:
     // [u32; cells_max]; balances: [[i32 or i64; 7]; cells_max]. What every posting reads comes first.
 }
+
+/// The rules have an override for this SKU (in the epoch of the sums).
+const OVERRIDDEN: u32 = 1;
+/// Whether a checkpoint under way has this block, see `saving`. Only the writer looks at it.
+const MARK: u32 = 2;
 
 const HEADER: usize = size_of::<Block>();
 const _: () = assert!(HEADER == 40 && align_of::<Block>() == 8);
@@ -85,7 +90,7 @@ impl Block {
             channels: shape.channels,
             name_len: u8::try_from(name.len()).expect("SKUs are checked to be shorter"),
             wide: shape.wide,
-            overridden: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
         };
         // SAFETY: the memory is fresh, aligned, and large enough for header and name; all that
         // follows the name is zeroed, which is valid for its integers.
@@ -161,12 +166,32 @@ impl Block {
 
     pub(crate) fn set_rules(&self, epoch: u32, overridden: bool) {
         self.rules_epoch.store(epoch, Relaxed);
-        self.overridden.store(u32::from(overridden), Relaxed);
+        self.set_flag(OVERRIDDEN, overridden);
     }
 
     #[inline]
     pub(crate) fn overridden(&self) -> bool {
-        self.overridden.load(Relaxed) != 0
+        self.flags.load(Relaxed) & OVERRIDDEN != 0
+    }
+
+    /// See `saving`.
+    #[inline]
+    pub(super) fn mark(&self) -> bool {
+        self.flags.load(Relaxed) & MARK != 0
+    }
+
+    /// See `saving`.
+    #[inline]
+    pub(super) fn set_mark(&self, mark: bool) {
+        self.set_flag(MARK, mark);
+    }
+
+    #[inline]
+    fn set_flag(&self, flag: u32, set: bool) {
+        // There is one writer, so nothing comes in between.
+        let others = self.flags.load(Relaxed) & !flag;
+        self.flags
+            .store(others | if set { flag } else { 0 }, Relaxed);
     }
 
     #[inline]
@@ -308,6 +333,7 @@ impl Block {
         // SAFETY: it was just allocated, and nobody else knows it.
         let copy = unsafe { block.as_ref() };
         copy.set_rules(self.rules_epoch(), self.overridden());
+        copy.set_mark(self.mark());
         copy.add_net_in(self.net_in());
         for channel in 0..usize::from(self.channels.min(shape.channels)) {
             copy.set_sum(channel, self.sum(channel));

@@ -89,6 +89,7 @@ struct Desk {
     rules: Arc<RulesInForce>,
     memberships: Memberships,
     counts: Arc<Counts>,
+    saving: Saving,
 }
 
 impl ShardBooks {
@@ -99,6 +100,7 @@ impl ShardBooks {
             memberships: Memberships::new(Arc::clone(&rules.rules)),
             rules,
             counts,
+            saving: Saving::default(),
         };
         Self { index, desk }
     }
@@ -232,6 +234,7 @@ impl Desk {
         let block = Block::allocate(hash, name, shape);
         // SAFETY: just allocated.
         let made = unsafe { block.as_ref() };
+        made.set_mark(self.saving.mark);
         made.set_rules(self.rules.epoch, self.rules.rules.has_overrides_for(name));
         self.counts.skus.fetch_add(1, Relaxed);
         self.counts
@@ -356,6 +359,7 @@ impl Books for ShardBooks {
         // retired.
         let guard = unsafe { epoch::unprotected() };
         let mut block = index.get_or_insert(sku, name, guard, || desk.make_block(sku, name));
+        desk.saving.save_once(block);
 
         // Nearly always: one cell, which is there and has room.
         if let [change] = changes
@@ -412,6 +416,15 @@ impl Books for ShardBooks {
             .unwrap_or_default()
     }
 
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail> {
+        // SAFETY: as in `post`.
+        let block = self
+            .index
+            .get_hashed(sku, unsafe { epoch::unprotected() })?;
+        let cell = block.find(at).ok()?;
+        Some(swap_trail(block, cell, last))
+    }
+
     fn prefetch_index(&self, sku: SkuHash) {
         // SAFETY: as in `post`.
         self.index
@@ -453,6 +466,11 @@ fn room_for(cells: u32) -> u32 {
         _ => (cells + cells / 8).next_multiple_of(4),
     }
 }
+
+mod saving;
+
+use saving::Saving;
+pub(crate) use saving::cells_of;
 
 #[cfg(test)]
 mod tests;

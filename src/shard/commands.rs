@@ -5,6 +5,8 @@
 //! go through the same commands in the same order, so nothing can wait in a circle, and nothing
 //! is ever held in part.
 
+mod saving;
+
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering::Relaxed},

@@ -37,6 +37,20 @@ struct Segment {
     used: AtomicUsize,
 }
 
+/// Slots that are visited at once.
+const VISITED_SLOTS: usize = 512;
+/// How many slots ahead blocks are fetched.
+const VISITED_AHEAD: usize = 8;
+
+/// Where a visit goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    segment: usize,
+    slot: usize,
+    /// As many slots as the segment had then.
+    slots: usize,
+}
+
 /// See the module.
 pub(crate) struct Index {
     segments: Box<[Segment]>,
@@ -97,10 +111,37 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The first block with this hash.
+    fn hashed(&self, hash: SkuHash) -> Option<NonNull<Block>> {
+        let mut at = self.home(hash);
+        loop {
+            let tagged = self.slots[at].load(Acquire);
+            if tagged.is_null() {
+                return None;
+            }
+            let block = untagged(tagged);
+            // SAFETY: as in `find`.
+            if tag_of(tagged) == tag(hash) && unsafe { block.as_ref() }.hash() == hash {
+                return Some(block);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
 impl Index {
     pub(crate) fn new() -> Self {
+        Self::with_room(0)
+    }
+
+    /// One that has room for so many SKUs before it grows.
+    pub(crate) fn with_room(skus: usize) -> Self {
+        // They do not spread quite evenly.
+        let each = skus / SEGMENTS + skus / SEGMENTS / 16;
+        let slots = (each * 4 / 3 + 1).next_power_of_two().max(SLOTS_MIN);
         let segment = |_| Segment {
-            table: Atomic::new(Table::with_slots(SLOTS_MIN)),
+            table: Atomic::new(Table::with_slots(slots)),
             used: AtomicUsize::new(0),
         };
         Self {
@@ -117,6 +158,13 @@ impl Index {
     pub(crate) fn get<'g>(&self, hash: SkuHash, name: &str, guard: &'g Guard) -> Option<&'g Block> {
         let (_, block) = self.segment(hash).table(guard).find(hash, name);
         // SAFETY: blocks are freed only after every guard held now has been dropped.
+        block.map(|block| unsafe { block.as_ref() })
+    }
+
+    /// The block of the SKU with this hash; of several, whichever.
+    pub(crate) fn get_hashed<'g>(&self, hash: SkuHash, guard: &'g Guard) -> Option<&'g Block> {
+        let block = self.segment(hash).table(guard).hashed(hash);
+        // SAFETY: as in `get`.
         block.map(|block| unsafe { block.as_ref() })
     }
 
@@ -194,6 +242,46 @@ impl Index {
                 visit(unsafe { untagged(pointer).as_ref() });
             }
         }
+    }
+
+    /// Visits blocks from a place on, in some hundreds of slots. Gives the place to go on from;
+    /// `None`: that was all. A segment that grows between two calls is visited once more from its
+    /// beginning; what is put in meanwhile may be missed. Only from the one writer.
+    pub(crate) fn visit_some(&self, from: Place, mut visit: impl FnMut(&Block)) -> Option<Place> {
+        // SAFETY: the writer alone retires tables and blocks, and it is here.
+        let guard = unsafe { epoch::unprotected() };
+        let slots = &self.segments[from.segment].table(guard).slots;
+        let begin = if slots.len() == from.slots {
+            from.slot
+        } else {
+            0
+        };
+        let end = (begin + VISITED_SLOTS).min(slots.len());
+        for (at, slot) in slots[begin..end].iter().enumerate() {
+            if let Some(ahead) = slots.get(begin + at + VISITED_AHEAD) {
+                let ahead = ahead.load(Relaxed);
+                if !ahead.is_null() {
+                    let block = untagged(ahead).as_ptr().cast::<u8>();
+                    (0..2).for_each(|line| prefetch(block.wrapping_add(line * 64)));
+                }
+            }
+            let pointer = slot.load(Relaxed);
+            if !pointer.is_null() {
+                // SAFETY: as in `get`.
+                visit(unsafe { untagged(pointer).as_ref() });
+            }
+        }
+        if end < slots.len() {
+            return Some(Place {
+                slot: end,
+                slots: slots.len(),
+                ..from
+            });
+        }
+        (from.segment + 1 < SEGMENTS).then_some(Place {
+            segment: from.segment + 1,
+            ..Place::default()
+        })
     }
 
     /// Brings the slot of a SKU into the cache.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use crate::domain::balances::{Loc, LocationNames};
+use crate::domain::{
+    balances::{Loc, LocationNames},
+    saved::{Broken, Input, Output},
+};
 
 /// Names and numbers of all locations ever seen. Shared by all threads.
 #[derive(Debug, Default)]
@@ -44,6 +47,24 @@ impl Locations {
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Puts all names into a checkpoint.
+    pub(crate) fn save(&self, output: &mut Output) {
+        let names: Vec<&str> = self.names().collect();
+        output.count(names.len());
+        names.into_iter().for_each(|name| output.text(name));
+    }
+
+    /// Takes all names from a checkpoint; they have the numbers that they had.
+    pub(crate) fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let locations = Self::default();
+        for number in 0..input.count()? {
+            if locations.number(input.text()?).0 as usize != number {
+                return Err(Broken("it has a name twice"));
+            }
+        }
+        Ok(locations)
     }
 
     /// All names, in order of number.

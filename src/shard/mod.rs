@@ -9,6 +9,7 @@ mod index;
 mod locations;
 mod progress;
 mod rulebook;
+pub(crate) mod saving;
 mod seqlock;
 mod view;
 pub(crate) mod worker;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::{
-    domain::{movement::TimeUs, rules::Rules},
+    domain::{
+        movement::TimeUs,
+        rules::Rules,
+        saved::{Broken, Input, Output},
+    },
     log::Position,
 };
 
@@ -43,6 +47,32 @@ impl RulesInForce {
     }
 }
 
+impl RulesInForce {
+    /// Puts it into a checkpoint.
+    pub(crate) fn save(&self, output: &mut Output) {
+        output.u32(self.epoch);
+        output.u64(self.version);
+        output.i64(self.put_us);
+        output.text(self.rules.text());
+        output.text(&self.actor);
+        output.text(&self.note);
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let (epoch, version, put_us) = (input.u32()?, input.u64()?, input.i64()?);
+        let rules = Rules::parse(input.text()?);
+        let (rules, _) = rules.map_err(|_| Broken("it has rules that are wrong"))?;
+        Ok(Self {
+            epoch,
+            version,
+            rules: Arc::new(rules),
+            put_us,
+            actor: input.text()?.to_owned(),
+            note: input.text()?.to_owned(),
+        })
+    }
+}
+
 /// What readers find the rules by. Reading costs no lock.
 #[derive(Debug)]
 pub struct Rulebook {
@@ -71,6 +101,25 @@ impl Rulebook {
         let history = self.history.load();
         let found = history.iter().rev().find(|rules| rules.version == version);
         found.cloned()
+    }
+
+    /// The versions that are kept, the oldest first.
+    pub(crate) fn history(&self) -> Arc<Vec<Arc<RulesInForce>>> {
+        self.history.load_full()
+    }
+
+    /// Takes versions from a checkpoint.
+    pub(crate) fn load(input: &mut Input<'_>) -> Result<Self, Broken> {
+        let rulebook = Self::default();
+        let mut history = Vec::new();
+        for _ in 0..input.count()? {
+            history.push(Arc::new(RulesInForce::load(input)?));
+        }
+        if let Some(last) = history.last() {
+            rulebook.in_force.store(Arc::clone(last));
+        }
+        rulebook.history.store(Arc::new(history));
+        Ok(rulebook)
     }
 
     /// Puts rules in force for readers. Called once all shards have made their sums anew.

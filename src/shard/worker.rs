@@ -24,8 +24,10 @@ use super::{
     locations::Locations,
     progress::Progress,
     rulebook::{Rulebook, RulesInForce},
+    saving::Saving,
 };
 use crate::{
+    checkpoint::saving::Message,
     domain::{
         balances::LocationNames,
         exceptions::{Acknowledged, ExceptionId, OpenExceptions, Outcome},
@@ -115,6 +117,8 @@ pub(crate) enum Work {
     Recent(Arc<Mutex<Vec<RecentView>>>, Arc<Completion>),
     /// Walk over all cells.
     Audit(Arc<Mutex<Audit>>, Arc<Completion>),
+    /// Begin to save the state as it is here, as one of so many shards.
+    Checkpoint(Sender<Message>, usize, Arc<Completion>),
 }
 
 /// How the lines of a reservation stand; each shard fills in its own.
@@ -245,32 +249,23 @@ impl Completion {
 
 /// A running shard.
 pub(crate) struct Shard {
-    pub(crate) index: Arc<Index>,
-    pub(crate) counts: Arc<Counts>,
     pub(crate) exceptions: Arc<Mutex<OpenExceptions>>,
     pub(crate) queue: Sender<Work>,
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// Starts the writer of shard `number`. It ends when the queue is closed and empty.
+/// Starts the thread of a writer. It ends when the queue is closed and empty.
 ///
 /// # Errors
 /// If the system has no thread for it.
-pub(crate) fn start(
-    number: usize,
-    locations: Arc<Locations>,
-    retain_us: i64,
-) -> std::io::Result<Shard> {
+pub(crate) fn start(writer: Writer) -> std::io::Result<Shard> {
     let (queue, work) = bounded(SHARD_QUEUE_BATCHES_MAX);
-    let mut writer = Writer::new(number as u32, locations, retain_us);
-    let (index, counts) = (Arc::clone(&writer.index), Arc::clone(&writer.counts));
+    let number = writer.number;
     let exceptions = Arc::clone(&writer.exceptions);
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
-        .spawn(move || or_abort(|| work.into_iter().for_each(|work| writer.work(work))))?;
+        .spawn(move || or_abort(|| writer.run(&work)))?;
     Ok(Shard {
-        index,
-        counts,
         exceptions,
         queue,
         thread,
@@ -303,9 +298,10 @@ pub(crate) struct Writer {
     pub(crate) index: Arc<Index>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) exceptions: Arc<Mutex<OpenExceptions>>,
-    number: u32,
-    ledger: Ledger<ShardBooks>,
-    locations: Arc<Locations>,
+    pub(super) number: u32,
+    pub(super) ledger: Ledger<ShardBooks>,
+    pub(super) locations: Arc<Locations>,
+    pub(super) saving: Option<Saving>,
 }
 
 impl Writer {
@@ -324,6 +320,7 @@ impl Writer {
             number,
             ledger: Ledger::new(books).retaining(retain_us),
             locations,
+            saving: None,
         }
     }
 
@@ -388,11 +385,13 @@ impl Writer {
                 completion
             }
             Work::Audit(sum, completion) => {
-                let mut audit = self.ledger.books().audit();
-                audit.order_lines = self.ledger.lines().len() as u64;
-                audit.digest += self.ledger.lines_digest(&*self.locations);
-                audit.digest += self.ledger.counted_digest(&*self.locations);
-                *sum.lock().unwrap_or_else(PoisonError::into_inner) += audit;
+                *sum.lock().unwrap_or_else(PoisonError::into_inner) += self.audit();
+                completion
+            }
+            Work::Checkpoint(channel, shards, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                self.publish();
+                self.begin_saving(&channel, shards);
                 completion
             }
         };
@@ -408,8 +407,17 @@ impl Writer {
         }
     }
 
+    /// Walks over all that it has.
+    pub(super) fn audit(&self) -> Audit {
+        let mut audit = self.ledger.books().audit();
+        audit.order_lines = self.ledger.lines().len() as u64;
+        audit.digest += self.ledger.lines_digest(&*self.locations);
+        audit.digest += self.ledger.counted_digest(&*self.locations);
+        audit
+    }
+
     /// Shows readers what is not in the blocks.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let lines = self.ledger.lines().len() as u64;
         self.counts.order_lines.store(lines, Relaxed);
         let next_us = self.ledger.next_timer_us().unwrap_or(TimeUs::MAX);
@@ -425,7 +433,7 @@ impl Writer {
         }
     }
 
-    fn lock_exceptions(&self) -> MutexGuard<'_, OpenExceptions> {
+    pub(super) fn lock_exceptions(&self) -> MutexGuard<'_, OpenExceptions> {
         self.exceptions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -121,7 +121,7 @@ struct Fields<'a> {
 }
 
 /// How many fields a kind has at most; they are numbered from 1.
-const KIND_FIELDS_MAX: usize = 5;
+const KIND_FIELDS_MAX: usize = 6;
 
 /// The fields of a kind.
 #[derive(Default)]
@@ -130,6 +130,8 @@ struct Said<'a> {
     texts: [&'a str; KIND_FIELDS_MAX],
     /// Field n, if it is a number, is at n - 1, as its varint came.
     numbers: [u64; KIND_FIELDS_MAX],
+    /// Bit n is set if field n is a number and is there.
+    given: u32,
     /// The field that is a time: no kind has two.
     has_time: bool,
     seconds: i64,
@@ -154,6 +156,7 @@ enum Of {
     Issued,
     Reclassified,
     Adjusted,
+    Counted,
     Reserved,
     Released,
     Reassigned,
@@ -204,13 +207,14 @@ const fn shape(of: Of, fields: &[(Is, &'static str)]) -> Shape {
 }
 
 #[rustfmt::skip]
-static SHAPES: [Shape; 20] = {
+static SHAPES: [Shape; 21] = {
     use Is::{Number, Text, Time};
     [
         shape(Of::Received, &[(Text, "received.location"), (Number, "received.condition"), (Text, "received.inbound"), (Text, "received.line")]),
         shape(Of::Issued, &[(Text, "issued.location"), (Number, "issued.condition"), (Number, "issued.reason")]),
         shape(Of::Reclassified, &[(Text, "reclassified.location"), (Number, "reclassified.from"), (Number, "reclassified.to")]),
         shape(Of::Adjusted, &[(Text, "adjusted.location"), (Number, "adjusted.condition"), (Text, "adjusted.reason")]),
+        shape(Of::Counted, &[(Text, "counted.location"), (Time, "counted.as_of"), (Number, "counted.good"), (Number, "counted.quarantined"), (Number, "counted.damaged"), (Number, "counted.return_pending")]),
         shape(Of::Reserved, &[(Text, "reserved.order"), (Text, "reserved.line"), (Text, "reserved.location"), (Text, "reserved.channel"), (Time, "reserved.expires_at")]),
         shape(Of::Released, &[(Text, "released.order"), (Text, "released.line"), (Text, "released.location")]),
         shape(Of::Reassigned, &[(Text, "reassigned.order"), (Text, "reassigned.line"), (Text, "reassigned.from"), (Text, "reassigned.to")]),
@@ -233,10 +237,10 @@ static SHAPES: [Shape; 20] = {
 #[inline(always)]
 fn shape_of(field: u32) -> Option<&'static Shape> {
     match field {
-        20..=23 => Some(&SHAPES[field as usize - 20]),
-        30..=35 => Some(&SHAPES[field as usize - 26]),
-        40..=44 => Some(&SHAPES[field as usize - 30]),
-        50..=54 => Some(&SHAPES[field as usize - 35]),
+        20..=24 => Some(&SHAPES[field as usize - 20]),
+        30..=35 => Some(&SHAPES[field as usize - 25]),
+        40..=44 => Some(&SHAPES[field as usize - 29]),
+        50..=54 => Some(&SHAPES[field as usize - 34]),
         _ => None,
     }
 }
@@ -317,7 +321,10 @@ fn read_kind<'a>(
             DELIMITED if shape.texts & (1 << field) != 0 => {
                 read_text(&mut reader, shape.paths[slot], &mut said.texts[slot], bad)?;
             }
-            VARINT if shape.numbers & (1 << field) != 0 => said.numbers[slot] = reader.varint()?,
+            VARINT if shape.numbers & (1 << field) != 0 => {
+                said.numbers[slot] = reader.varint()?;
+                said.given |= 1 << field;
+            }
             DELIMITED if shape.time & (1 << field) != 0 => {
                 said.read_time(reader.nested()?, depth - 1)?;
             }
@@ -390,9 +397,9 @@ impl<'a> Fields<'a> {
 impl<'a> Said<'a> {
     #[inline(always)]
     fn kind(&self, shape: &'static Shape) -> Result<Kind<'a>, Invalid> {
-        let [first, second, third, fourth, fifth] = self.texts;
-        let [_, path_2, path_3, path_4, path_5] = shape.paths;
-        let [_, number_2, number_3, number_4, _] = self.numbers;
+        let [first, second, third, fourth, fifth, _] = self.texts;
+        let [_, path_2, path_3, path_4, path_5, _] = shape.paths;
+        let [_, number_2, number_3, number_4, ..] = self.numbers;
         // Enums are open: a value too large for 32 bits is cut, as prost does.
         let [enum_2, enum_3, enum_4] = [number_2 as i32, number_3 as i32, number_4 as i32];
         Ok(match shape.of {
@@ -415,6 +422,11 @@ impl<'a> Said<'a> {
                 location: first,
                 condition: condition_or_good(path_2, enum_2)?,
                 reason: third,
+            },
+            Of::Counted => Kind::Counted {
+                location: first,
+                as_of_us: self.time_us(path_2)?,
+                units: std::array::from_fn(|condition| self.number(condition + 3)),
             },
             Of::Reserved => Kind::Reserved {
                 order: first,
@@ -511,6 +523,11 @@ impl<'a> Said<'a> {
     fn read_time(&mut self, reader: Reader<'_>, depth: u32) -> Result<(), Broken> {
         self.has_time = true;
         read_time(reader, depth, &mut self.seconds, &mut self.nanos)
+    }
+
+    /// A number that may be absent.
+    fn number(&self, field: usize) -> Option<i64> {
+        (self.given & 1 << field != 0).then(|| self.numbers[field - 1] as i64)
     }
 
     #[inline]

@@ -19,6 +19,11 @@ pub(super) enum Field {
     Sku,
     Quantity,
     Location,
+    AsOf,
+    Good,
+    Quarantined,
+    Damaged,
+    ReturnPending,
     Condition,
     Reason,
     From,
@@ -43,12 +48,12 @@ pub(super) enum Field {
 use Field as F;
 
 impl Field {
-    pub(super) const COUNT: usize = 26;
+    pub(super) const COUNT: usize = 31;
 
     #[rustfmt::skip]
     pub(super) const ALL: [Field; Self::COUNT] = [
-        F::Type, F::Id, F::Source, F::OccurredAt, F::Sku, F::Quantity, F::Location, F::Condition,
-        F::Reason, F::From, F::To, F::Order, F::Inbound, F::Transfer, F::Return, F::Line,
+        F::Type, F::Id, F::Source, F::OccurredAt, F::Sku, F::Quantity, F::Location, F::AsOf,
+        F::Good, F::Quarantined, F::Damaged, F::ReturnPending, F::Condition, F::Reason, F::From, F::To, F::Order, F::Inbound, F::Transfer, F::Return, F::Line,
         F::OrderLine, F::Channel, F::ExpiresAt, F::Eta, F::Disposition, F::Amount, F::Currency,
         F::CorrelationId, F::Reference, F::Actor,
     ];
@@ -65,6 +70,11 @@ impl Field {
             F::Sku => "sku",
             F::Quantity => "quantity",
             F::Location => "location",
+            F::AsOf => "as_of",
+            F::Good => "good",
+            F::Quarantined => "quarantined",
+            F::Damaged => "damaged",
+            F::ReturnPending => "return_pending",
             F::Condition => "condition",
             F::Reason => "reason",
             F::From => "from",
@@ -93,7 +103,15 @@ impl Field {
 
     /// Whether it is an integer; all others are texts.
     pub(super) const fn is_integer(self) -> bool {
-        matches!(self, F::Quantity | F::Amount)
+        matches!(self, F::Quantity | F::Amount) || self.is_count()
+    }
+
+    /// Whether it is the units of a condition that were counted.
+    const fn is_count(self) -> bool {
+        matches!(
+            self,
+            F::Good | F::Quarantined | F::Damaged | F::ReturnPending
+        )
     }
 
     /// Whether it is a field of every kind.
@@ -133,11 +151,12 @@ impl KindFields {
 const ORDER_LINE: &[Field] = &[F::Order, F::Line, F::Location];
 
 #[rustfmt::skip]
-pub(super) const KINDS: [KindFields; 20] = [
+pub(super) const KINDS: [KindFields; 21] = [
     kind("received", &[F::Location], &[F::Condition, F::Inbound, F::Line]).together(F::Inbound, F::Line),
     kind("issued", &[F::Location, F::Reason], &[F::Condition]),
     kind("reclassified", &[F::Location, F::From, F::To], &[]),
     kind("adjusted", &[F::Location, F::Reason], &[F::Condition]),
+    kind("counted", &[F::Location], &[F::AsOf, F::Good, F::Quarantined, F::Damaged, F::ReturnPending]),
     kind("reserved", &[F::Order, F::Line, F::Location, F::Channel], &[F::ExpiresAt]),
     kind("released", &[F::Order, F::Line], &[F::Location]),
     kind("reassigned", &[F::Order, F::Line, F::From, F::To], &[]),
@@ -207,8 +226,7 @@ impl Form {
 pub(super) struct Draft<'a> {
     form: Form,
     texts: [Option<Cow<'a, str>>; Field::COUNT],
-    quantity: Option<i64>,
-    amount: Option<i64>,
+    integers: [Option<i64>; Field::COUNT],
 }
 
 impl<'a> Draft<'a> {
@@ -216,8 +234,7 @@ impl<'a> Draft<'a> {
         Self {
             form,
             texts: [const { None }; Field::COUNT],
-            quantity: None,
-            amount: None,
+            integers: [None; Field::COUNT],
         }
     }
 
@@ -227,18 +244,11 @@ impl<'a> Draft<'a> {
 
     /// Sets a field that [is an integer](Field::is_integer).
     pub(super) fn set_integer(&mut self, field: Field, value: i64) {
-        match field {
-            F::Amount => self.amount = Some(value),
-            _ => self.quantity = Some(value),
-        }
+        self.integers[field as usize] = Some(value);
     }
 
     pub(super) fn has(&self, field: Field) -> bool {
-        match field {
-            F::Quantity => self.quantity.is_some(),
-            F::Amount => self.amount.is_some(),
-            _ => self.texts[field as usize].is_some(),
-        }
+        self.texts[field as usize].is_some() || self.integers[field as usize].is_some()
     }
 
     fn invalid(&self, field: Field, reason: impl Into<String>) -> Invalid {
@@ -249,8 +259,12 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(mut self) -> Result<pb::Movement, Invalid> {
         self.need(F::Type, "it is required")?;
         let kind = self.kind()?;
-        for field in [F::Id, F::Source, F::OccurredAt, F::Sku, F::Quantity] {
+        for field in [F::Id, F::Source, F::OccurredAt, F::Sku] {
             self.need(field, "it is required")?;
+        }
+        // A count states its units by condition.
+        if kind.name != "counted" {
+            self.need(F::Quantity, "it is required")?;
         }
         for field in kind.needs {
             self.need(*field, &format!("`{}` needs it", kind.name))?;
@@ -273,7 +287,7 @@ impl<'a> Draft<'a> {
             id: self.take(F::Id),
             source: self.take(F::Source),
             sku: self.take(F::Sku),
-            quantity: self.quantity.unwrap_or_default(),
+            quantity: self.integer(F::Quantity).unwrap_or_default(),
             correlation_id: self.take(F::CorrelationId),
             reference: self.take(F::Reference),
             actor: self.take(F::Actor),
@@ -318,6 +332,10 @@ impl<'a> Draft<'a> {
                 names.join(", ")
             ),
         )
+    }
+
+    fn integer(&self, field: Field) -> Option<i64> {
+        self.integers[field as usize]
     }
 
     fn take(&mut self, field: Field) -> String {
@@ -389,6 +407,14 @@ impl<'a> Draft<'a> {
                 condition: self.word(F::Condition, &CONDITIONS)?,
                 location: self.take(F::Location),
                 reason: self.take(F::Reason),
+            }),
+            "counted" => Kind::Counted(pb::Counted {
+                as_of: self.take_time(F::AsOf)?,
+                good: self.integer(F::Good),
+                quarantined: self.integer(F::Quarantined),
+                damaged: self.integer(F::Damaged),
+                return_pending: self.integer(F::ReturnPending),
+                location: self.take(F::Location),
             }),
             "reserved" => Kind::Reserved(pb::Reserved {
                 expires_at: self.take_time(F::ExpiresAt)?,
@@ -473,7 +499,7 @@ impl<'a> Draft<'a> {
                 location: self.take(F::Location),
             }),
             "return_refunded" => Kind::ReturnRefunded(pb::ReturnRefunded {
-                amount: self.amount.unwrap_or_default(),
+                amount: self.integer(F::Amount).unwrap_or_default(),
                 r#return: self.take(F::Return),
                 line: self.take(F::Line),
                 currency: self.take(F::Currency),

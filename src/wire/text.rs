@@ -134,7 +134,10 @@ fn texts_of(movement: &pb::Movement) -> Result<Texts, Invalid> {
     let mut texts = [const { String::new() }; Field::COUNT];
     texts[F::Type as usize] = kind_name(kind).to_owned();
     texts[F::OccurredAt as usize] = time_text("occurred_at", Some(time))?;
-    texts[F::Quantity as usize] = movement.quantity.to_string();
+    // A count has none.
+    if movement.quantity != 0 || !matches!(kind, pb::movement::Kind::Counted(_)) {
+        texts[F::Quantity as usize] = movement.quantity.to_string();
+    }
     for (field, text) in [
         (F::Id, &movement.id),
         (F::Source, &movement.source),
@@ -233,7 +236,24 @@ fn put_kind(kind: &pb::movement::Kind, texts: &mut Texts) -> Result<(), Invalid>
             ),
             (F::Reason, reason),
         ]),
-        Kind::Counted(pb::Counted { location, .. }) => put(&[(F::Location, location)]),
+        Kind::Counted(pb::Counted {
+            location,
+            as_of,
+            good,
+            quarantined,
+            damaged,
+            return_pending,
+        }) => {
+            let units = |units: &Option<i64>| units.map_or_else(String::new, |u| u.to_string());
+            put(&[
+                (F::Location, location),
+                (F::AsOf, &time_text("counted.as_of", as_of.as_ref())?),
+                (F::Good, &units(good)),
+                (F::Quarantined, &units(quarantined)),
+                (F::Damaged, &units(damaged)),
+                (F::ReturnPending, &units(return_pending)),
+            ]);
+        }
         Kind::Reserved(pb::Reserved {
             order,
             line,

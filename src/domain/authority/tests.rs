@@ -177,7 +177,7 @@ fn documents_are_equal_if_their_text_is() {
     assert_eq!(authority(text).text(), text);
 }
 
-const KINDS: &str = "received, issued, reclassified, adjusted, reserved, released, reassigned, \
+const KINDS: &str = "received, issued, reclassified, adjusted, counted, reserved, released, reassigned, \
                      picked, packed, shipped, inbound_expected, inbound_cancelled, \
                      transfer_shipped, transfer_received, transfer_closed, return_authorized, \
                      return_cancelled, return_received, return_inspected, return_refunded";

@@ -14,11 +14,12 @@
 //! does is no sum of its movements' effects, but depends on its totals; so for those that occurred
 //! after `T` it is what its totals give now, less what they gave then.
 
-use std::collections::HashMap;
-
 use smallvec::SmallVec;
 
-use super::{Balances, Books, Changes, Ledger, Names};
+use super::{
+    Balances, Books, Changes, Ledger, Names,
+    counted::{CONDITIONS, Count, Stated},
+};
 use crate::{
     domain::{
         balances::{Account, Loc, LocationNames},
@@ -34,120 +35,7 @@ use crate::{
     limits::AHEAD_US_MAX,
 };
 
-/// Cells of which a count or a snapshot says something.
-pub type CountedCells = HashMap<(SkuHash, Loc), CountedCell>;
-
-/// Conditions of a cell, in the order of [`Account::PHYSICAL`].
-const CONDITIONS: usize = Account::PHYSICAL.len();
-
 type Units = [i64; CONDITIONS];
-
-/// What counts and snapshots say of a cell, by condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CountedCell {
-    sku: Box<str>,
-    /// Oldest first.
-    counts: [Vec<Count>; CONDITIONS],
-    stated: [Option<Stated>; CONDITIONS],
-}
-
-/// A count of one condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Count {
-    as_of_us: TimeUs,
-    /// Id and source of the movement, by which counts of one moment go.
-    id: Box<str>,
-    source: Box<str>,
-    units: i64,
-    /// `plain` as of the moment.
-    plain: i64,
-}
-
-/// What the latest snapshot that did not match says of one condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stated {
-    as_of_us: TimeUs,
-    snapshot: Box<str>,
-    units: i64,
-    plain: i64,
-    /// The variance that is open; 0 if none is.
-    open: i64,
-}
-
-impl Count {
-    fn order(&self) -> (TimeUs, &str, &str) {
-        (self.as_of_us, &self.id, &self.source)
-    }
-
-    fn shift(&self) -> i64 {
-        self.units - self.plain
-    }
-}
-
-impl CountedCell {
-    fn new(sku: &str) -> Self {
-        Self {
-            sku: sku.into(),
-            counts: Default::default(),
-            stated: Default::default(),
-        }
-    }
-
-    /// By how much the balance now is shifted.
-    fn shift(&self, condition: usize) -> i64 {
-        self.counts[condition].last().map_or(0, Count::shift)
-    }
-
-    /// The count that is in force as of `us`.
-    fn in_force(&self, condition: usize, us: TimeUs) -> Option<&Count> {
-        let counts = self.counts[condition].iter().rev();
-        counts.into_iter().find(|count| count.as_of_us <= us)
-    }
-
-    /// `plain(A)` of everything that was said of the cell, and the `A` of each.
-    fn plains(&mut self) -> impl Iterator<Item = (usize, TimeUs, &mut i64)> {
-        let counts = self.counts.iter_mut().enumerate().flat_map(|(at, counts)| {
-            let counts = counts.iter_mut();
-            counts.map(move |count| (at, count.as_of_us, &mut count.plain))
-        });
-        let stated = self.stated.iter_mut().enumerate();
-        let stated = stated.filter_map(|(at, stated)| {
-            let stated = stated.as_mut()?;
-            Some((at, stated.as_of_us, &mut stated.plain))
-        });
-        counts.chain(stated)
-    }
-
-    fn put(&mut self, condition: usize, count: Count) {
-        let counts = &mut self.counts[condition];
-        match counts.binary_search_by(|known| known.order().cmp(&count.order())) {
-            // A person has released another count under the id of this one.
-            Ok(place) => counts[place] = count,
-            Err(place) => counts.insert(place, count),
-        }
-    }
-
-    /// Lets go of what no fact can change any more, and nobody can ask for.
-    fn forget(&mut self, before_us: TimeUs) {
-        for counts in &mut self.counts {
-            let over = counts.partition_point(|count| count.as_of_us < before_us);
-            // The latest of them is still in force after that.
-            counts.drain(..over.saturating_sub(1));
-        }
-        for stated in &mut self.stated {
-            if stated
-                .as_ref()
-                .is_some_and(|stated| stated.open == 0 && stated.as_of_us < before_us)
-            {
-                *stated = None;
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.counts.iter().all(Vec::is_empty) && self.stated.iter().all(Option::is_none)
-    }
-}
 
 impl<B: Books> Ledger<B> {
     /// Movements that arrived before this may be forgotten from now on.
@@ -158,10 +46,7 @@ impl<B: Books> Ledger<B> {
         self.forgotten_before_us = Some(before_us);
         self.recent.forget(before_us);
         let since_us = self.kept_since_us();
-        self.counted.retain(|_, cell| {
-            cell.forget(since_us);
-            !cell.is_empty()
-        });
+        self.counted.forget(since_us);
     }
 
     /// The books can be told as of any moment from this one on: a movement may occur a little
@@ -175,7 +60,7 @@ impl<B: Books> Ledger<B> {
     pub fn book(&self, sku: SkuHash, name: &str, at: Loc, us: TimeUs) -> Units {
         let (balances, last) = self.books.cell(sku, name, at);
         let after = self.after(sku, at, last, us);
-        let cell = self.counted.get(&(sku, at));
+        let cell = self.counted.get(sku, at);
         std::array::from_fn(|condition| {
             let mut book = balances[Account::PHYSICAL[condition]] - after[condition];
             if let Some(cell) = cell {
@@ -221,8 +106,7 @@ impl<B: Books> Ledger<B> {
     ) {
         let (balances, last) = self.books.cell(sku, about.sku, at);
         let after = self.after(sku, at, last, as_of_us);
-        let cell = self.counted.entry((sku, at));
-        let cell = cell.or_insert_with(|| CountedCell::new(about.sku));
+        let cell = self.counted.of(sku, about.sku, at);
         let (id, source) = about.document;
         let mut shift = Balances::ZERO;
         for (condition, account) in Account::PHYSICAL.into_iter().enumerate() {
@@ -272,7 +156,7 @@ impl<B: Books> Ledger<B> {
                 _ => None,
             }));
         }
-        let cell = self.counted.get_mut(&(sku, at)).expect("it was looked up");
+        let cell = self.counted.get_mut(sku, at).expect("it was looked up");
         let before: Units = std::array::from_fn(|condition| cell.shift(condition));
         for (condition, as_of_us, plain) in cell.plains() {
             if recent.fact.occurred_us > as_of_us {
@@ -317,8 +201,7 @@ impl<B: Books> Ledger<B> {
         }
         let (balances, last) = self.books.cell(sku, &statement.sku, at);
         let after = self.after(sku, at, last, statement.as_of_us);
-        let cell = self.counted.entry((sku, at));
-        let cell = cell.or_insert_with(|| CountedCell::new(&statement.sku));
+        let cell = self.counted.of(sku, &statement.sku, at);
         let order = |us: TimeUs, snapshot: &str| (us, snapshot.to_owned());
         let new = order(statement.as_of_us, &statement.snapshot);
         let known = cell.stated[condition].as_ref();
@@ -349,7 +232,7 @@ impl<B: Books> Ledger<B> {
         name: &str,
         names: &impl LocationNames,
     ) {
-        let Some(cell) = self.counted.get_mut(&(sku, at)) else {
+        let Some(cell) = self.counted.get_mut(sku, at) else {
             return;
         };
         let mut found: SmallVec<[(usize, Box<str>, i64, i64); 1]> = SmallVec::new();
@@ -384,7 +267,7 @@ impl<B: Books> Ledger<B> {
         as_of: &AsOf,
     ) -> Compared {
         let book = at.map_or(Units::default(), |at| self.book(sku, name, at, as_of.us));
-        let cell = at.and_then(|at| self.counted.get(&(sku, at)));
+        let cell = at.and_then(|at| self.counted.get(sku, at));
         let open = std::array::from_fn(|condition| {
             cell.is_some_and(|cell| {
                 let stated = cell.stated[condition].as_ref();
@@ -415,7 +298,7 @@ impl<B: Books> Ledger<B> {
         let (_, last) = self.books.cell(sku, name, at);
         let from_us = as_of.us.saturating_sub(as_of.tolerance_us);
         let to_us = as_of.us.saturating_add(as_of.tolerance_us);
-        let cell = self.counted.get(&(sku, at));
+        let cell = self.counted.get(sku, at);
         // What is in a count already is in it for sure.
         let counted = |condition: usize, us: TimeUs| {
             let in_force = cell.and_then(|cell| cell.in_force(condition, as_of.us));
@@ -491,20 +374,8 @@ impl<B: Books> Ledger<B> {
     pub fn counted_digest(&self, names: &impl LocationNames) -> Digest {
         let mut digester = Digester::default();
         let mut digest = Digest::default();
-        for ((_, at), cell) in &self.counted {
-            for condition in 0..CONDITIONS {
-                let about = (&*cell.sku, names.name(*at), condition as u8);
-                if let Some(count) = cell.counts[condition].last() {
-                    let by = [&*count.id, &*count.source];
-                    digest += digester.said(about, by, count.as_of_us, count.units);
-                }
-                if let Some(stated) = &cell.stated[condition]
-                    && stated.open != 0
-                {
-                    let by = [&*stated.snapshot, ""];
-                    digest += digester.said(about, by, stated.as_of_us, stated.units);
-                }
-            }
+        for (at, cell) in self.counted.iter() {
+            digest += cell.digest(at, names, &mut digester);
         }
         digest
     }

@@ -46,11 +46,11 @@ fn missing_source_may_come_from_the_caller() {
 fn bad_headers_say_which_column() {
     #[rustfmt::skip]
     let cases = [
-        ("type,id,occurred_at,sku,qty", "header: has the unknown column \"qty\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
+        ("type,id,occurred_at,sku,qty", "header: has the unknown column \"qty\"; columns are type, id, source, occurred_at, sku, quantity, location, as_of, good, quarantined, damaged, return_pending, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         ("type,id,Occurred-At,sku,quantity", "header: has the unknown column \"Occurred-At\"; did you mean `occurred_at`?"),
         ("type,id,occurred_at,sku,quantity,sku", "header: has the column `sku` twice"),
         ("type,id,occurred_at,sku", "header: has no column `quantity` (a header row is required)"),
-        ("", "header: has the unknown column \"\"; columns are type, id, source, occurred_at, sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
+        ("", "header: has the unknown column \"\"; columns are type, id, source, occurred_at, sku, quantity, location, as_of, good, quarantined, damaged, return_pending, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
     ];
     for (header, expected) in cases {
         assert_eq!(said(columns(header)), expected);

@@ -116,7 +116,7 @@ fn bad_events_name_the_field() {
         (with(EVENT, time, "1795168800"), "time: is the number 1795168800; a text, in quotes"),
         (with(EVENT, kind, "sellable.movement.received.v2"), "type: is \"sellable.movement.received.v2\", which is newer than this version knows (v1)"),
         (with(EVENT, kind, "sellable.movement.recieved.v1"), "type: is \"recieved\", which this version does not know; did you mean `received`?"),
-        (with(EVENT, kind, "sellable.movement.x.v1"), "type: is \"x\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
+        (with(EVENT, kind, "sellable.movement.x.v1"), "type: is \"x\", which this version does not know; one of received, issued, reclassified, adjusted, counted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
         (with(EVENT, kind, "received"), &format!("type: is \"received\"; {TYPE}")),
         (with(EVENT, kind, "sellable.movement.received"), &format!("type: is \"sellable.movement.received\"; {TYPE}")),
         (with(EVENT, kind, "sellable.movement.received.v0"), &format!("type: is \"sellable.movement.received.v0\"; {TYPE}")),
@@ -131,10 +131,10 @@ fn bad_events_name_the_field() {
         (with(EVENT, "\"sku\"", "\"skuu\""), "data.skuu: is unknown; did you mean `sku`?"),
         (with(EVENT, "\"location\"", "\"loction\""), "data.loction: is unknown; did you mean `location`?"),
         (with(EVENT, "\"location\"", "\"correlationId\":\"x\",\"location\""), "data.correlationId: is unknown; did you mean `correlation_id`?"),
-        (with(EVENT, "\"location\"", "\"colour\":1,\"location\""), "data.colour: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
+        (with(EVENT, "\"location\"", "\"colour\":1,\"location\""), "data.colour: is unknown; fields are sku, quantity, location, as_of, good, quarantined, damaged, return_pending, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         (with(EVENT, "\"location\"", "\"occurred_at\":1,\"location\""), "data.occurred_at: is unknown; the event itself has it, as `time`"),
         (with(EVENT, "\"location\"", "\"id\":1,\"location\""), "data.id: is unknown; the event itself has it, as `id`"),
-        (with(EVENT, "\"location\"", "\"a\\u0007\":1,\"location\""), "data.a\\u{7}: is unknown; fields are sku, quantity, location, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
+        (with(EVENT, "\"location\"", "\"a\\u0007\":1,\"location\""), "data.a\\u{7}: is unknown; fields are sku, quantity, location, as_of, good, quarantined, damaged, return_pending, condition, reason, from, to, order, inbound, transfer, return, line, order_line, channel, expires_at, eta, disposition, amount, currency, correlation_id, reference, actor"),
         (with(EVENT, "\"location\":\"DC-1\"", "\"sku\":\"SKU-1\""), "data.sku: is there twice"),
         (with(EVENT, "\"id\"", "\"source\":\"wms\",\"id\""), "source: is there twice"),
         (with(EVENT, "\"id\"", "\"ext\":1,\"\\u0065xt\":2,\"id\""), "ext: is there twice"),
@@ -178,7 +178,7 @@ fn bad_events_name_the_field() {
 fn bad_lines_name_the_field() {
     #[rustfmt::skip]
     let cases = [
-        (with(LINE, "\"received\"", "\"sellable.movement.received.v1\""), "type: is \"sellable.movement.received.v1\", which this version does not know; one of received, issued, reclassified, adjusted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
+        (with(LINE, "\"received\"", "\"sellable.movement.received.v1\""), "type: is \"sellable.movement.received.v1\", which this version does not know; one of received, issued, reclassified, adjusted, counted, reserved, released, reassigned, picked, packed, shipped, inbound_expected, inbound_cancelled, transfer_shipped, transfer_received, transfer_closed, return_authorized, return_cancelled, return_received, return_inspected, return_refunded"),
         (with(LINE, "\"type\":\"received\",", ""), "type: is missing; it is required"),
         (with(LINE, "\"source\":\"wms\",", ""), "source: is missing; it is required"),
         (with(LINE, "\"occurred_at\"", "\"occured_at\""), "occured_at: is unknown; did you mean `occurred_at`?"),

@@ -82,7 +82,7 @@ fn arb_kind(kinds: impl Strategy<Value = usize>) -> impl Strategy<Value = pb::mo
     let amount = prop_oneof![Just(0), any::<i64>(), 1..10_000i64];
     let others = (any::<bool>(), prop::option::of(arb_time()), amount);
     (kinds, texts, enums, others).prop_map(|(kind, texts, enums, others)| {
-        if kind < 10 {
+        if kind < 11 {
             kind_on_hand(kind, texts, enums, others)
         } else {
             kind_under_way(kind, texts, enums, others)
@@ -97,8 +97,8 @@ type Others = (bool, Option<prost_types::Timestamp>, i64);
 fn kind_on_hand(
     kind: usize,
     (a, b, c, d, _): Texts,
-    (from, to, reason, _): Enums,
-    (given, time, _): Others,
+    (from, to, reason, some): Enums,
+    (given, time, units): Others,
 ) -> pb::movement::Kind {
     use pb::movement::Kind as Pb;
     let or_none = |text: String| if given { text } else { String::new() };
@@ -124,30 +124,38 @@ fn kind_on_hand(
             condition: if given { from } else { 0 },
             reason: b,
         }),
-        4 => Pb::Reserved(pb::Reserved {
+        4 => Pb::Counted(pb::Counted {
+            location: a,
+            as_of: time,
+            good: (from > 1).then_some(units),
+            quarantined: (to > 1).then_some(0),
+            damaged: (reason > 1).then_some(-units.saturating_abs()),
+            return_pending: (some > 1).then_some(units),
+        }),
+        5 => Pb::Reserved(pb::Reserved {
             order: a,
             line: b,
             location: c,
             channel: d,
             expires_at: time,
         }),
-        5 => Pb::Released(pb::Released {
+        6 => Pb::Released(pb::Released {
             order: a,
             line: b,
             location: or_none(c),
         }),
-        6 => Pb::Reassigned(pb::Reassigned {
+        7 => Pb::Reassigned(pb::Reassigned {
             order: a,
             line: b,
             from: c,
             to: d,
         }),
-        7 => Pb::Picked(pb::Picked {
+        8 => Pb::Picked(pb::Picked {
             order: a,
             line: b,
             location: c,
         }),
-        8 => Pb::Packed(pb::Packed {
+        9 => Pb::Packed(pb::Packed {
             order: a,
             line: b,
             location: c,
@@ -169,50 +177,50 @@ fn kind_under_way(
     use pb::movement::Kind as Pb;
     let or_none = |text: String| if given { text } else { String::new() };
     match kind {
-        10 => Pb::InboundExpected(pb::InboundExpected {
+        11 => Pb::InboundExpected(pb::InboundExpected {
             inbound: a,
             line: b,
             location: c,
             eta: time,
         }),
-        11 => Pb::InboundCancelled(pb::InboundCancelled {
+        12 => Pb::InboundCancelled(pb::InboundCancelled {
             inbound: a,
             line: b,
         }),
-        12 => Pb::TransferShipped(pb::TransferShipped {
+        13 => Pb::TransferShipped(pb::TransferShipped {
             transfer: a,
             line: b,
             from: c,
             to: d,
             eta: time,
         }),
-        13 => Pb::TransferReceived(pb::TransferReceived {
+        14 => Pb::TransferReceived(pb::TransferReceived {
             transfer: a,
             line: b,
             location: c,
             condition: if given { condition } else { 0 },
         }),
-        14 => Pb::TransferClosed(pb::TransferClosed {
+        15 => Pb::TransferClosed(pb::TransferClosed {
             transfer: a,
             line: b,
         }),
-        15 => Pb::ReturnAuthorized(pb::ReturnAuthorized {
+        16 => Pb::ReturnAuthorized(pb::ReturnAuthorized {
             r#return: a,
             line: b,
             location: c,
             order: or_none(d),
             order_line: or_none(e),
         }),
-        16 => Pb::ReturnCancelled(pb::ReturnCancelled {
+        17 => Pb::ReturnCancelled(pb::ReturnCancelled {
             r#return: a,
             line: b,
         }),
-        17 => Pb::ReturnReceived(pb::ReturnReceived {
+        18 => Pb::ReturnReceived(pb::ReturnReceived {
             r#return: a,
             line: b,
             location: c,
         }),
-        18 => Pb::ReturnInspected(pb::ReturnInspected {
+        19 => Pb::ReturnInspected(pb::ReturnInspected {
             r#return: a,
             line: b,
             location: c,
@@ -240,7 +248,11 @@ fn examples() -> Vec<Movement<'static>> {
             source: "wms",
             occurred_us: TIME_US,
             sku: "SKU-1",
-            quantity: 5,
+            quantity: if matches!(kind, Kind::Counted { .. }) {
+                0
+            } else {
+                5
+            },
             correlation_id: "c-1",
             reference: "DN 7",
             actor: "scanner 3",
@@ -249,7 +261,7 @@ fn examples() -> Vec<Movement<'static>> {
         .collect()
 }
 
-fn kinds_on_hand() -> [Kind<'static>; 13] {
+fn kinds_on_hand() -> [Kind<'static>; 15] {
     let (order, line, location) = ("O-1", "2", "DC-1");
     [
         Kind::Received {
@@ -276,6 +288,16 @@ fn kinds_on_hand() -> [Kind<'static>; 13] {
             location,
             condition: Condition::Good,
             reason: "found",
+        },
+        Kind::Counted {
+            location,
+            as_of_us: None,
+            units: [Some(7), None, None, None],
+        },
+        Kind::Counted {
+            location,
+            as_of_us: Some(TIME_US - 60_000_000),
+            units: [Some(0), Some(1), Some(2), Some(1_000_000_000)],
         },
         Kind::Reserved {
             order,

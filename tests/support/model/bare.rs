@@ -12,6 +12,7 @@ use sellable::domain::{
     movement::TimeUs,
     posting::{Fact as Kept, Posting},
     recent::Trail,
+    reconcile::Statement,
 };
 
 use super::{
@@ -97,6 +98,10 @@ impl Books for BooksThatKeepClaims {
     fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
         self.0.cell(sku, name, at)
     }
+
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail> {
+        self.0.swap_trail(sku, at, last)
+    }
 }
 
 /// A bug, put in on purpose: what went wrong with a cell is told, and not that it is right again.
@@ -124,6 +129,10 @@ impl Books for BooksThatStayWrong {
 
     fn cell(&self, sku: SkuHash, name: &str, at: Loc) -> (Balances, Trail) {
         self.0.cell(sku, name, at)
+    }
+
+    fn swap_trail(&mut self, sku: SkuHash, at: Loc, last: Trail) -> Option<Trail> {
+        self.0.swap_trail(sku, at, last)
     }
 }
 
@@ -158,6 +167,18 @@ pub(crate) fn apply<B: Books>(
     books: B,
     driver: &Driver,
 ) -> Bare<B> {
+    apply_stated(arrivals, &[], end_us, random, books, driver)
+}
+
+/// The same, with what comparisons found, each before one of the arrivals.
+pub(crate) fn apply_stated<B: Books>(
+    arrivals: &[Fact],
+    stated: &[(usize, Statement)],
+    end_us: TimeUs,
+    random: &mut StdRng,
+    books: B,
+    driver: &Driver,
+) -> Bare<B> {
     let mut bare = Bare {
         ledger: Ledger::new(books),
         names: Arrived::default(),
@@ -166,7 +187,8 @@ pub(crate) fn apply<B: Books>(
     let (mut admission, mut keyer) = (Admission::new(Horizon::DEFAULT), Keyer::new());
     admission.advance(OCCURRED_US);
     let mut clock = Clock::new(end_us);
-    for fact in arrivals {
+    for (place, fact) in arrivals.iter().enumerate() {
+        bare.state(stated, place);
         let now_us = clock.next(random);
         if driver.time {
             bare.ledger.advance(now_us, &bare.names);
@@ -202,6 +224,7 @@ pub(crate) fn apply<B: Books>(
             Some(others) => bare.ledger.apply(&posting, about, &others),
         }
     }
+    bare.state(stated, arrivals.len());
     if driver.time {
         bare.ledger.advance(end_us, &bare.names);
     }
@@ -226,6 +249,14 @@ pub(crate) fn equal<T: PartialEq + Debug>(
 }
 
 impl<B: Books> Bare<B> {
+    fn state(&mut self, stated: &[(usize, Statement)], place: usize) {
+        for (_, statement) in stated.iter().filter(|(before, _)| *before == place) {
+            let at = self.names.number(&statement.location);
+            let sku = SkuHash::of(&statement.sku);
+            self.ledger.state(statement, sku, at, &self.names);
+        }
+    }
+
     /// Compares the books of some moments with the model.
     pub(crate) fn compare_books(&self, facts: &[Fact], random: &mut StdRng) -> Result<(), String> {
         for _ in 0..2 {

@@ -409,6 +409,10 @@ pub(crate) fn facts() -> impl Strategy<Value = Vec<Fact>> {
         3 => stories(),
         2 => mixed.prop_map(|(stories, events)| [stories, events].concat()),
     ];
+    let sku = || prop::sample::select(&SKUS[..]);
+    let counts = prop::collection::vec((sku(), Just(0), counted()), 0..6);
+    let events = (events, prop_oneof![Just(Vec::new()), counts])
+        .prop_map(|(events, counts)| [events, counts].concat());
     // Some at the same moment.
     (events, prop::collection::vec(0..10i64, 20..60)).prop_map(numbered)
 }

@@ -274,7 +274,7 @@ fn steps(drafts: impl Iterator<Item = Draft>) -> Vec<Step> {
                         id: format!("m{count}"),
                         sku: sku.to_owned(),
                         quantity,
-                        occurred_us: super::OCCURRED_US,
+                        occurred_us: super::OCCURRED_US - count % 7 * 1_000_000,
                         what,
                     }
                 };

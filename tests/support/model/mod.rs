@@ -21,6 +21,7 @@ use sellable::domain::{
     keys::{Keyer, LineKey, LineKind},
     movement::TimeUs,
     posting::{NEVER_US, UNSTATED_US},
+    reconcile::Statement,
 };
 
 pub(crate) use channel::{Channel, Rules};
@@ -166,6 +167,34 @@ impl Model {
         for (sku, at, account, shift) in shifts {
             self.add(sku, at, account, shift);
             self.outside(sku, shift);
+        }
+    }
+
+    /// What snapshots say otherwise than the books of their time; of several about one condition of
+    /// a cell the latest counts.
+    pub(crate) fn state(&mut self, facts: &[Fact], stated: &[(usize, Statement)]) {
+        let mut latest: BTreeMap<(&str, &str, Account), &Statement> = BTreeMap::new();
+        for (_, new) in stated {
+            let of = (&*new.sku, &*new.location, new.condition);
+            let known = latest.entry(of).or_insert(new);
+            if (new.as_of_us, &new.snapshot) >= (known.as_of_us, &known.snapshot) {
+                *known = new;
+            }
+        }
+        for ((sku, at, condition), latest) in latest {
+            let book = Self::book(facts, sku, at, latest.as_of_us)[condition as usize];
+            let subject = Subject {
+                sku: sku.into(),
+                location: at.into(),
+                document: latest.snapshot.clone(),
+                line: condition.name().into(),
+                supply: None,
+            };
+            if latest.stated != book {
+                let variance = latest.stated - book;
+                self.exceptions
+                    .insert((StateKind::Variance, subject), variance);
+            }
         }
     }
 

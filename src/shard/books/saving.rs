@@ -1,0 +1,235 @@
+//! Saving blocks for a checkpoint while they are written and read, and taking them back.
+//!
+//! Each block has a mark that says whether it was saved already. The writer goes through the index
+//! in slices, and saves a block that it is about to change before its turn has come. New blocks have
+//! the mark from the start. Sums are not saved: the rules give them.
+//!
+//! A block in bytes: hash of the SKU (8), length of its name (1), whether balances have 64 bits (1),
+//! number of cells (4), units in from outside less units out (8), the name; then the numbers of the
+//! locations (4 each), then the balances, seven of 32 or 64 bits for each cell.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam::epoch;
+
+use super::{ShardBooks, room_for};
+use crate::{
+    domain::{
+        balances::{ACCOUNTS, Balances, Loc},
+        keys::SkuHash,
+        saved::{Broken, Input, Output, text_of},
+    },
+    shard::{
+        block::{Block, Shape},
+        index::Place,
+    },
+};
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(super) struct Saving {
+    /// The mark that blocks have once they are saved, and all when nothing is under way.
+    pub(super) mark: bool,
+    /// Where to go on; `None`: nothing is under way.
+    next: Option<Place>,
+    output: Output,
+}
+
+impl Saving {
+    /// Saves a block as it is, unless that was done.
+    #[inline]
+    pub(super) fn save_once(&mut self, block: &Block) {
+        if block.mark() != self.mark {
+            self.save(block);
+        }
+    }
+
+    #[cold]
+    fn save(&mut self, block: &Block) {
+        put(&mut self.output, block);
+        block.set_mark(self.mark);
+    }
+}
+
+impl ShardBooks {
+    /// All blocks, as they are now, are to be saved.
+    ///
+    /// # Panics
+    /// If that is under way already.
+    pub(crate) fn begin_saving(&mut self) {
+        let saving = &mut self.desk.saving;
+        assert!(saving.next.is_none(), "blocks are being saved already");
+        saving.mark = !saving.mark;
+        saving.next = Some(Place::default());
+    }
+
+    /// Saves some more. True if there are more.
+    pub(crate) fn save_slice(&mut self) -> bool {
+        let Self { index, desk } = self;
+        let Some(place) = desk.saving.next else {
+            return false;
+        };
+        let saving = &mut desk.saving;
+        saving.next = index.visit_some(place, |block| saving.save_once(block));
+        saving.next.is_some()
+    }
+
+    /// What was saved and not yet taken.
+    pub(crate) fn saved(&mut self) -> &mut Output {
+        &mut self.desk.saving.output
+    }
+
+    /// Takes back those saved blocks that belong to this one of so many shards.
+    pub(crate) fn take_back(
+        &mut self,
+        bytes: &[u8],
+        (shard, shards): (usize, usize),
+    ) -> Result<(), Broken> {
+        let mut blocks = SavedBlocks::new(bytes);
+        while let Some(saved) = blocks.next()? {
+            if saved.hash.shard(shards) != shard {
+                continue;
+            }
+            if saved.hash != SkuHash::of(saved.name) {
+                return Err(Broken("it has a SKU whose hash is not that of its name"));
+            }
+            self.put_back(&saved);
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, saved: &SavedBlock<'_>) {
+        let Self { index, desk } = self;
+        let shape = Shape {
+            cells_max: room_for(saved.cells as u32).max(1),
+            channels: desk.channels(),
+            wide: saved.wide,
+        };
+        let made = Block::allocate(saved.hash, saved.name, shape);
+        // SAFETY: just allocated, and handed over below.
+        let block = unsafe { made.as_ref() };
+        block.set_mark(desk.saving.mark);
+        block.add_net_in(saved.net_in);
+        for (cell, (at, balances)) in saved.cells().enumerate() {
+            block.insert(cell, at);
+            block.set_balances(cell, &balances);
+        }
+        desk.make_sums(block);
+        desk.counts.skus.fetch_add(1, Relaxed);
+        desk.counts.cells.fetch_add(saved.cells as u64, Relaxed);
+        let bytes = block.bytes() as u64;
+        desk.counts.block_bytes.fetch_add(bytes, Relaxed);
+        // SAFETY: as in `Books::post`.
+        let guard = unsafe { epoch::unprotected() };
+        index.get_or_insert(saved.hash, saved.name, guard, || made);
+    }
+}
+
+fn put(output: &mut Output, block: &Block) {
+    let shape = block.shape();
+    output.u64(block.hash().0);
+    output.u8(block.name().len() as u8);
+    output.flag(shape.wide);
+    output.u32(block.cells() as u32);
+    output.i64(block.net_in());
+    output.raw(block.name().as_bytes());
+    for cell in 0..block.cells() {
+        output.u32(block.location(cell).0);
+    }
+    for cell in 0..block.cells() {
+        for units in block.balances(cell).0 {
+            if shape.wide {
+                output.i64(units);
+            } else {
+                output.i32(units as i32);
+            }
+        }
+    }
+}
+
+/// Reads saved blocks one by one.
+struct SavedBlocks<'a> {
+    input: Input<'a>,
+}
+
+/// One saved block.
+struct SavedBlock<'a> {
+    pub(crate) hash: SkuHash,
+    pub(crate) name: &'a str,
+    pub(crate) net_in: i64,
+    wide: bool,
+    cells: usize,
+    locations: &'a [u8],
+    balances: &'a [u8],
+}
+
+impl<'a> SavedBlocks<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            input: Input::new(bytes),
+        }
+    }
+
+    /// The next one; `None`: that was all.
+    pub(crate) fn next(&mut self) -> Result<Option<SavedBlock<'a>>, Broken> {
+        let input = &mut self.input;
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let hash = SkuHash(input.u64()?);
+        let name_len = usize::from(input.u8()?);
+        let wide = input.flag()?;
+        let cells = input.count()?;
+        let net_in = input.i64()?;
+        Ok(Some(SavedBlock {
+            hash,
+            name: text_of(input.exactly(name_len)?)?,
+            net_in,
+            wide,
+            cells,
+            locations: input.exactly(cells * size_of::<u32>())?,
+            balances: input.exactly(cells * ACCOUNTS * if wide { 8 } else { 4 })?,
+        }))
+    }
+}
+
+impl SavedBlock<'_> {
+    /// Its cells, by number of location.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (Loc, Balances)> {
+        let (locations, _) = self.locations.as_chunks::<4>();
+        let unit = if self.wide { 8 } else { 4 };
+        let balances = self.balances.chunks_exact(ACCOUNTS * unit);
+        let wide = self.wide;
+        locations.iter().zip(balances).map(move |(at, units)| {
+            let mut balances = Balances::ZERO;
+            if wide {
+                let (units, _) = units.as_chunks::<8>();
+                for (balance, units) in balances.0.iter_mut().zip(units) {
+                    *balance = i64::from_le_bytes(*units);
+                }
+            } else {
+                let (units, _) = units.as_chunks::<4>();
+                for (balance, units) in balances.0.iter_mut().zip(units) {
+                    *balance = i64::from(i32::from_le_bytes(*units));
+                }
+            }
+            (Loc(u32::from_le_bytes(*at)), balances)
+        })
+    }
+}
+
+/// Visits all cells of saved blocks, with the name of their SKU; gives the number of SKUs.
+pub(crate) fn cells_of(
+    bytes: &[u8],
+    mut visit: impl FnMut(&str, Loc, &Balances),
+) -> Result<u64, Broken> {
+    let mut blocks = SavedBlocks::new(bytes);
+    let mut skus = 0;
+    while let Some(block) = blocks.next()? {
+        skus += 1;
+        for (at, balances) in block.cells() {
+            visit(block.name, at, &balances);
+        }
+    }
+    Ok(skus)
+}
