@@ -216,10 +216,10 @@ async fn bad_lines_are_named_and_stop_everything_unless_they_are_skipped() {
         assert_eq!(code, Some(2));
         says(&err, &["bad.csv", says_so]);
     }
-    for (arguments, code, says_so) in [
-        (&[][..], 2, "no file is named"),
+    let wrong: [(&[&str], i32, &str); 7] = [
+        (&[], 2, "no file is named"),
         (&[&file], 2, "--as-of TIME"),
-        (&["no.csv", "--as-of", AS_OF][..], 2, "cannot read no.csv"),
+        (&["no.csv", "--as-of", AS_OF], 2, "cannot read no.csv"),
         (&[".", "--as-of", AS_OF, "--format", "csv"], 2, "directory"),
         (&["-", "--as-of", AS_OF, "--format", "csv"], 2, "--snapshot"),
         (
@@ -232,7 +232,8 @@ async fn bad_lines_are_named_and_stop_everything_unless_they_are_skipped() {
             2,
             "--source",
         ),
-    ] {
+    ];
+    for (arguments, code, says_so) in wrong {
         let (told, _, err) = text(&server.run(&[&["reconcile"], arguments].concat()));
         assert_eq!(told, Some(code), "{arguments:?} {err}");
         says(&err, &[says_so]);

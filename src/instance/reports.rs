@@ -7,7 +7,6 @@ use super::{Instance, now_us};
 use crate::{
     domain::movement::TimeUs,
     intake::{PostError, ReportBook},
-    limits::TICK_EVERY_US,
     log::Position,
     proto::v1 as pb,
 };
@@ -48,8 +47,8 @@ impl Instance {
             return Ok(log_us);
         }
         let body = pb::record::Body::Tick(pb::Tick {});
-        let second = now_us / TICK_EVERY_US;
-        let position = self.append_once(body, &format!("tick-{second}")).await?;
+        // By the moment and not by the second: one of this second may have come before it.
+        let position = self.append_once(body, &format!("tick-{now_us}")).await?;
         self.applied(position).await?;
         Ok(self.view.progress().time_us())
     }
