@@ -247,7 +247,8 @@ fn reconcile_options(config: &Config) -> reconcile::Options {
     }
 }
 
-async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
+/// Opens the log that the settings name.
+pub(crate) async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
     if let Some(options) = nats_options(config) {
         return Ok(Arc::new(JetStreamLog::open(options).await?));
     }
@@ -265,7 +266,8 @@ async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
     Ok(Arc::new(opened.expect("opening does not panic")?))
 }
 
-fn instance_options(config: &Config, cores: usize) -> Options {
+/// How an instance is run with these settings, on so many cores.
+pub(crate) fn instance_options(config: &Config, cores: usize) -> Options {
     Options {
         shards: config.shard_count(cores),
         horizon: Horizon {
@@ -297,6 +299,8 @@ fn instance_options(config: &Config, cores: usize) -> Options {
             every_records: config.checkpoint_every_records,
             every: Duration::from_secs(config.checkpoint_every_seconds),
             trim: config.checkpoint_trim,
+            bootstrap: config.checkpoint_bootstrap.clone(),
+            publish: config.checkpoint_publish,
         }),
     }
 }

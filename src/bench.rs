@@ -1,7 +1,7 @@
 //! The way of a movement from the log's bytes to the view on the caller's own thread, for
-//! benchmarks, profiles and long runs of tests. It runs the code that an instance runs, with the
-//! same queues between sequencer and shards; only the threads are missing. Not part of the public
-//! interface.
+//! benchmarks, profiles, long runs of tests, and `sellable verify`. It runs the code that an
+//! instance runs, with the same queues between sequencer and shards; only the threads are missing.
+//! Not part of the public interface.
 
 use std::{path::Path, sync::Arc, thread::JoinHandle};
 
@@ -14,7 +14,13 @@ use crate::{
         format::{Contents, Reject},
         saving,
     },
-    domain::{admission::Horizon, exceptions::Open, movement::TimeUs},
+    domain::{
+        admission::Horizon,
+        balances::Loc,
+        exceptions::Open,
+        movement::TimeUs,
+        reconcile::{AsOf, Chunk, Compared},
+    },
     instance::{NotTaken, Options, counted, parts::Parts},
     intake::{
         CommandReceipt, ParkedList,
@@ -26,6 +32,7 @@ use crate::{
     proto::v1 as pb,
     shard::{
         Audit, View,
+        compare::Comparing,
         worker::{self, Caller, Completion, Job, Work, Writer},
     },
 };
@@ -43,7 +50,7 @@ pub struct Pipeline {
     sequencer: Sequencer,
     state: State,
     shards: Vec<(Receiver<Work>, Writer)>,
-    view: View,
+    view: Arc<View>,
     saving: Option<JoinHandle<Saved>>,
 }
 
@@ -84,7 +91,7 @@ impl Pipeline {
     }
 
     fn of(mut parts: Parts, options: &Options) -> Self {
-        let view = parts.view();
+        let view = Arc::new(parts.view());
         let (queues, shards): (Vec<_>, Vec<_>) = std::mem::take(&mut parts.writers)
             .into_iter()
             .map(|writer| {
@@ -107,6 +114,20 @@ impl Pipeline {
             view,
             saving: None,
         }
+    }
+
+    /// Compares lines of a snapshot with the books of its time; `None` if that is too long ago.
+    pub fn compare(&mut self, chunk: Arc<Chunk>, as_of: AsOf) -> Option<Vec<Compared>> {
+        let comparing = Arc::new(Comparing::new(chunk, as_of, self.shards.len()));
+        let (answer, mut told) = oneshot::channel();
+        self.step(Step::Compare(Arc::clone(&comparing), answer));
+        let told = told.try_recv().expect("it was compared on this thread");
+        told.is_ok().then(|| comparing.result())
+    }
+
+    /// The number of a location, if any movement ever named it.
+    pub fn location(&self, name: &str) -> Option<Loc> {
+        self.sequencer.locations.get(name)
     }
 
     /// Begins to save the state as it is now into a file.
@@ -290,6 +311,11 @@ impl Pipeline {
     /// What readers see.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The same for another thread, which reads while this one applies.
+    pub fn shared_view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
     }
 
     /// Movements applied, repeated and parked.

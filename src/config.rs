@@ -156,6 +156,16 @@ settings! {
     /// same stream, a new one without a checkpoint, `sellable verify`, an audit.
     checkpoint_trim: bool = "checkpoint.trim", Kind::Bool, "false", None;
 
+    /// A checkpoint of another instance to begin with, if the directory of the checkpoints has none
+    /// yet. Empty: none.
+    checkpoint_bootstrap: Option<PathBuf> = "checkpoint.bootstrap",
+        Kind::OptionalPath, "", Some("bootstrap");
+
+    /// JetStream: leave the newest checkpoint in a bucket of the object store, named after the stream
+    /// with `_CHECKPOINTS` behind it. A new instance without any fetches it there, if the stream's
+    /// beginning was trimmed or is far away.
+    checkpoint_publish: bool = "checkpoint.publish", Kind::Bool, "false", None;
+
     /// Channel rules (TOML) to put in force at the start and on SIGHUP, if they differ from the
     /// ones in force. Empty: rules change by `sellable rules put` alone.
     rules_file: Option<PathBuf> = "rules.file", Kind::OptionalPath, "", Some("rules");

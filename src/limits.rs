@@ -129,6 +129,8 @@ pub const PREFETCH_QUERIES: usize = 32;
 
 /// How often it is looked whether a checkpoint is due, in milliseconds.
 pub const CHECKPOINT_LOOK_EVERY_MS: u64 = 200;
+/// A checkpoint of another instance is fetched if it spares a new one to read as many records.
+pub const CHECKPOINT_FETCH_RECORDS_MIN: u64 = 100_000;
 /// Bytes of what is saved that make a section of a checkpoint, one thing more or less.
 pub const CHECKPOINT_SECTION_BYTES: usize = 256 << 10;
 /// Sections that may wait to be written into a checkpoint.

@@ -7,15 +7,26 @@ use std::{
 };
 
 /// Folders of `src` and the modules of this crate that they may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("domain", &["domain", "limits"]),
     ("wire", &["wire", "domain", "limits", "log", "proto"]),
     ("log", &["log", "domain", "limits"]),
-    ("shard", &["shard", "domain", "limits", "log", "sync"]),
+    ("checkpoint", &["checkpoint", "domain", "limits", "log"]),
+    (
+        "shard",
+        &["shard", "checkpoint", "domain", "limits", "log", "sync"],
+    ),
     (
         "intake",
         &[
-            "intake", "shard", "wire", "domain", "limits", "log", "proto",
+            "intake",
+            "shard",
+            "checkpoint",
+            "wire",
+            "domain",
+            "limits",
+            "log",
+            "proto",
         ],
     ),
     (
@@ -168,6 +179,7 @@ fn arrows_point_down() {
             let all = [
                 "api",
                 "app",
+                "checkpoint",
                 "cli",
                 "config",
                 "instance",

@@ -8,12 +8,15 @@
 #[path = "support/model/mod.rs"]
 mod model;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::{
+    OCCURRED_US,
     bare::equal,
     cases::run,
     fact::Fact,
-    generate::{SKUS, STEP_US, at_step},
+    generate::{LOCATIONS, SKUS, STEP_US, at_step},
     logs::{History, Step, history, rules},
 };
 use prost::Message;
@@ -21,7 +24,11 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use sellable::{
     bench::Pipeline,
     checkpoint::{Meta, Totals, format::Contents},
-    domain::{admission::Horizon, exceptions::Open},
+    domain::{
+        admission::Horizon,
+        exceptions::Open,
+        reconcile::{AsOf, Chunk, Compared},
+    },
     instance::Options,
     intake::{CommandReceipt, Parked},
     log::{Anchor, Entry, Lane, MediaType},
@@ -245,6 +252,24 @@ impl Way {
     }
 }
 
+/// What the cells held at a moment, and what would be told of a snapshot of it; `None` if that is
+/// too long ago.
+fn books(way: &mut Way, us: i64) -> Option<Vec<Compared>> {
+    let mut chunk = Chunk::default();
+    for sku in SKUS {
+        for at in LOCATIONS {
+            let at = way.pipeline.location(at);
+            chunk.push(sku, at, [Some(7), Some(0), None, Some(1)]);
+        }
+    }
+    let as_of = AsOf {
+        us,
+        tolerance_us: 1_000_000,
+        exact_source: None,
+    };
+    way.pipeline.compare(Arc::new(chunk), as_of)
+}
+
 /// Everything that can be seen of two of them is the same.
 fn alike(left: &mut Way, right: &mut Way) -> Result<(), String> {
     equal("audit", &left.pipeline.audit(), &right.pipeline.audit())?;
@@ -257,6 +282,11 @@ fn alike(left: &mut Way, right: &mut Way) -> Result<(), String> {
         &left.pipeline.outcomes(),
         &right.pipeline.outcomes(),
     )?;
+    for before in [-1, 0, 2, 3, 6, 10] {
+        let us = OCCURRED_US - before * 1_000_000;
+        let books = [&mut *left, &mut *right].map(|way| books(way, us));
+        equal(&format!("books as of {us}"), &books[0], &books[1])?;
+    }
     let (left, right) = (left.pipeline.view(), right.pipeline.view());
     let sizes = |view: &sellable::shard::View| {
         let sizes = view.sizes();

@@ -8,13 +8,13 @@ use crate::{
         exceptions::{Acknowledged, ExceptionId, Open, ParkedKind, StateKind},
         movement::TimeUs,
     },
-    instance::{Filter, OpenOrParked, PageToken},
+    instance::{CheckpointStatus, Filter, OpenOrParked, PageToken, now_us},
     intake::{Parked, PostError, Resolved},
     limits::{
         ACTOR_BYTES_MAX, EXCEPTIONS_PAGE_BYTES_MAX, EXCEPTIONS_PAGE_DEFAULT, EXCEPTIONS_PAGE_MAX,
         NOTE_BYTES_MAX,
     },
-    log::AppendError,
+    log::{AppendError, Position},
     proto::v1::{self as pb, operations_server::Operations},
 };
 
@@ -59,6 +59,24 @@ impl Operations for Service {
             channels: channels.collect(),
             not_writable_because: instance.not_writable().unwrap_or_default(),
             uptime_ms: instance.uptime().as_millis() as i64,
+            checkpoints: instance
+                .checkpoints()
+                .map(|own| checkpoints(&own, applied_position)),
+        }))
+    }
+
+    async fn checkpoint(
+        &self,
+        _: Request<pb::CheckpointRequest>,
+    ) -> Result<Response<pb::CheckpointResponse>, Status> {
+        let taken = self.instance.checkpoint().await;
+        let taken = taken.map_err(|error| status::not_taken(&error))?;
+        Ok(Response::new(pb::CheckpointResponse {
+            position: taken.position,
+            bytes: taken.bytes,
+            duration_ms: taken.duration.as_millis() as i64,
+            digest: taken.digest.to_string(),
+            file: taken.path.display().to_string(),
         }))
     }
 
@@ -193,6 +211,25 @@ impl Operations for Service {
             Resolved::Refused(reason) => Err(Status::failed_precondition(reason)),
         }
     }
+}
+
+fn checkpoints(own: &CheckpointStatus, applied_position: Position) -> pb::CheckpointStatus {
+    let mut answer = pb::CheckpointStatus {
+        replay_records: applied_position,
+        started_from: own.started_from.unwrap_or(0),
+        taken: own.taken,
+        failed: own.failed,
+        ..pb::CheckpointStatus::default()
+    };
+    if let Some(last) = &own.last {
+        answer.position = last.position;
+        answer.taken_at = log_time(last.taken_us);
+        answer.age_ms = age_ms(last.taken_us, now_us());
+        answer.bytes = last.bytes;
+        answer.duration_ms = last.duration.as_millis() as i64;
+        answer.replay_records = applied_position.saturating_sub(last.position);
+    }
+    answer
 }
 
 fn no_exception(id: ExceptionId) -> Status {

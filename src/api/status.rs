@@ -7,7 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     domain::document::DocumentError,
-    instance::Instance,
+    instance::{Instance, NotTaken},
     intake::{PostError, Refusal},
     log::AppendError,
 };
@@ -112,6 +112,16 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         Refusal::TooMany => (Code::ResourceExhausted, ErrorDetails::new()),
     };
     Status::with_error_details(code, message, details)
+}
+
+/// No checkpoint was taken.
+pub(super) fn not_taken(error: &NotTaken) -> Status {
+    let code = match error {
+        NotTaken::Empty | NotTaken::Off => Code::FailedPrecondition,
+        NotTaken::Io(_) | NotTaken::Broken(_) => Code::Internal,
+        NotTaken::Log(_) | NotTaken::Stopping => Code::Unavailable,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// The instance stops while a call is under way.

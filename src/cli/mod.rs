@@ -18,6 +18,7 @@ pub mod reserve;
 pub mod rules;
 pub mod serve;
 pub mod settings;
+pub mod verify;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -76,6 +77,11 @@ enum Command {
     Exceptions(exceptions::ExceptionsArgs),
     /// Digest of the whole state, and the check that no unit was made or lost
     Digest(operations::DigestArgs),
+    /// Take a checkpoint of a running server now
+    Checkpoint(operations::CheckpointArgs),
+    /// Rebuild the state from the log, without a server, and compare it with every checkpoint
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
     /// Print the settings: every key with its documentation, or the values in force
     #[command(after_help = settings::EXAMPLES)]
     Config(settings::ConfigArgs),
@@ -132,6 +138,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Reconcile(args) => block_on(reconcile::run(args, context)),
         Command::Exceptions(args) => block_on(exceptions::run(args, context)),
         Command::Digest(args) => block_on(operations::digest(args, context)),
+        Command::Checkpoint(args) => block_on(operations::checkpoint(args, context)),
+        Command::Verify(args) => block_on(verify::run(args, context)),
     }
 }
 
@@ -194,6 +202,8 @@ mod tests {
             "sellable reconcile show s --location dc --limit 5 --export out.csv",
             "sellable reconcile approve s --sku A --condition return_pending --note counted",
             "sellable digest",
+            "sellable checkpoint --json",
+            "sellable verify --data-dir /tmp/x --json",
             "sellable config --effective --shards 3 --json",
             "sellable completions bash",
         ] {

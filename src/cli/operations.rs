@@ -1,4 +1,4 @@
-//! `status` and `digest`.
+//! `status`, `digest` and `checkpoint`.
 
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,44 @@ fn status_text(status: &pb::StatusResponse) -> String {
             "rules",
             format!("version {}, channels: {channels}", status.rules_version),
         ),
+        ("checkpoint", checkpoint_text(status.checkpoints.as_ref())),
     ])
+}
+
+fn checkpoint_text(own: Option<&pb::CheckpointStatus>) -> String {
+    let Some(own) = own else {
+        return "none are kept".to_owned();
+    };
+    let replay = format!("a restart reads {} records", number(own.replay_records));
+    let failed = match own.failed {
+        0 => String::new(),
+        many => format!("; {} failed, the server's log says why", number(many)),
+    };
+    match own.position {
+        0 => format!("none yet; {replay}{failed}"),
+        position => format!(
+            "at position {}, {} old, {} bytes; {replay}{failed}",
+            number(position),
+            span(own.age_ms),
+            number(own.bytes)
+        ),
+    }
+}
+
+fn checkpoint_json(own: Option<&pb::CheckpointStatus>) -> serde_json::Value {
+    own.map_or(serde_json::Value::Null, |own| {
+        json!({
+            "position": own.position,
+            "taken_at": json_moment(own.taken_at.as_ref()),
+            "age_ms": own.age_ms,
+            "bytes": own.bytes,
+            "duration_ms": own.duration_ms,
+            "replay_records": own.replay_records,
+            "started_from": own.started_from,
+            "taken": own.taken,
+            "failed": own.failed,
+        })
+    })
 }
 
 fn status_json(status: &pb::StatusResponse) -> serde_json::Value {
@@ -178,6 +215,7 @@ fn status_json(status: &pb::StatusResponse) -> serde_json::Value {
         "channels": status.channels,
         "not_writable_because": status.not_writable_because,
         "uptime_ms": status.uptime_ms,
+        "checkpoints": checkpoint_json(status.checkpoints.as_ref()),
     })
 }
 
@@ -228,4 +266,39 @@ pub async fn digest(args: DigestArgs, context: &Context) -> Result<Exit, Failure
         )
         .hint("please report it, with the data directory or the stream if you can")),
     }
+}
+
+/// Arguments of `sellable checkpoint`.
+#[derive(Debug, Args)]
+pub struct CheckpointArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Runs `sellable checkpoint`.
+///
+/// # Errors
+/// If the server takes none.
+pub async fn checkpoint(args: CheckpointArgs, context: &Context) -> Result<Exit, Failure> {
+    let client = args.server.connect().await?;
+    let request = client.request(pb::CheckpointRequest {});
+    let taken = client.operations().checkpoint(request).await?.into_inner();
+    if context.json {
+        output::print_json(&json!({
+            "position": taken.position,
+            "bytes": taken.bytes,
+            "duration_ms": taken.duration_ms,
+            "digest": taken.digest,
+            "file": taken.file,
+        }))?;
+    } else {
+        output::print(&output::pairs(vec![
+            ("position", number(taken.position)),
+            ("bytes", number(taken.bytes)),
+            ("took", format!("{} ms", number(taken.duration_ms))),
+            ("digest", taken.digest),
+            ("file", taken.file),
+        ]))?;
+    }
+    Ok(Exit::Done)
 }

@@ -22,7 +22,7 @@ use crate::{
         saving::{TakeCheckpoint, count as count_intake},
         sequencer::Step,
     },
-    limits::CHECKPOINT_LOOK_EVERY_MS,
+    limits::{CHECKPOINT_FETCH_RECORDS_MIN, CHECKPOINT_LOOK_EVERY_MS},
     log::{Anchor, Bounds, Log, LogError, Position},
     shard::{Locations, saving::count as count_shard},
 };
@@ -41,6 +41,11 @@ pub struct CheckpointOptions {
     pub every: Duration,
     /// Whether the log is trimmed below the oldest one that is kept.
     pub trim: bool,
+    /// A file to begin with, if the directory has none yet.
+    pub bootstrap: Option<PathBuf>,
+    /// Whether the newest one is left beside the log for new instances, if the engine has a place
+    /// for it.
+    pub publish: bool,
 }
 
 impl CheckpointOptions {
@@ -52,6 +57,8 @@ impl CheckpointOptions {
             every_records: 0,
             every: Duration::ZERO,
             trim: false,
+            bootstrap: None,
+            publish: false,
         }
     }
 }
@@ -121,6 +128,7 @@ pub(super) async fn begin(
     let (dir, keep) = (own.dir.clone(), own.keep);
     let opened = tokio::task::spawn_blocking(move || Store::open(&dir, keep)).await;
     let store = opened.expect("opening does not panic")?;
+    bootstrap(log, bounds, &store, own).await?;
     let chosen = choose(log, bounds, &store, options).await?;
     let mut last = Last::default();
     let parts = match chosen {
@@ -144,6 +152,78 @@ pub(super) async fn begin(
         last: Mutex::new(last),
     };
     Ok((parts, Some(Arc::new(checkpoints))))
+}
+
+/// Brings a checkpoint into a directory that has none: the file that is named, or what another
+/// instance left beside the log, if the log's beginning is gone or far away.
+async fn bootstrap(
+    log: &dyn Log,
+    bounds: Bounds,
+    store: &Store,
+    options: &CheckpointOptions,
+) -> Result<(), StartError> {
+    let setup = |reason: String| StartError::Log(LogError::Setup(reason));
+    if store.list().is_ok_and(|files| !files.is_empty()) {
+        return Ok(());
+    }
+    let unfinished = store.unfinished();
+    if let Some(file) = &options.bootstrap {
+        let copied = async {
+            tokio::fs::copy(file, &unfinished).await?;
+            tokio::fs::File::open(&unfinished).await?.sync_all().await
+        };
+        copied.await.map_err(|error| {
+            setup(format!(
+                "cannot copy {} to {}: {error}; check `checkpoint.bootstrap`",
+                file.display(),
+                unfinished.display()
+            ))
+        })?;
+        return adopt(store, &file.display().to_string()).map_err(setup);
+    }
+    let Some(depot) = log.depot() else {
+        return Ok(());
+    };
+    let fetched = async {
+        let newest = depot.newest().await?;
+        let far = |position: &Position| {
+            bounds.first > 1 || *position >= bounds.first + CHECKPOINT_FETCH_RECORDS_MIN
+        };
+        let Some(position) = newest.filter(far) else {
+            return Ok(false);
+        };
+        tracing::info!(
+            position,
+            "fetching the checkpoint that another instance left"
+        );
+        depot.fetch(&unfinished).await.map(|()| true)
+    };
+    let brought: Result<bool, LogError> = fetched.await;
+    let adopted = match brought {
+        Ok(false) => return Ok(()),
+        Ok(true) => adopt(store, "what another instance left"),
+        Err(error) => Err(error.to_string()),
+    };
+    match adopted {
+        Ok(()) => Ok(()),
+        // Without it, there is no other way.
+        Err(reason) if bounds.first > 1 => Err(setup(reason)),
+        Err(reason) => {
+            tracing::warn!(%reason, "no checkpoint was fetched; reading the whole log");
+            Ok(())
+        }
+    }
+}
+
+/// What was brought gets its name, if it is a checkpoint.
+fn adopt(store: &Store, what: &str) -> Result<(), String> {
+    let contents = Contents::open(&store.unfinished());
+    let checked = contents.and_then(|contents| contents.check().map(|()| contents));
+    let contents = checked.map_err(|reason| format!("{what} cannot be used: {reason}"))?;
+    let committed = store.commit(contents.meta.position());
+    committed
+        .map(drop)
+        .map_err(|error| format!("cannot write to {}: {error}", store.dir().display()))
 }
 
 /// The newest checkpoint that can be used; `None` if there is none, and the log has its beginning.
@@ -344,6 +424,9 @@ impl Instance {
         let committed = tokio::task::spawn_blocking(move || own.commit(position)).await;
         let path = committed.map_err(|_| NotTaken::Stopping)??;
         tracing::info!(position, bytes, duration = ?started.elapsed(), "took a checkpoint");
+        if checkpoints.options.publish {
+            self.publish(position, &path).await;
+        }
         if checkpoints.options.trim {
             self.trim(store).await;
         }
@@ -389,6 +472,30 @@ impl Instance {
         let entry = entry.filter(|entry| entry.position == position);
         let missing = || NotTaken::Log(format!("position {position} is not there"));
         entry.map(|entry| entry.anchor()).ok_or_else(missing)
+    }
+
+    /// Leaves a checkpoint beside the log, unless a newer one is there.
+    async fn publish(&self, position: Position, path: &std::path::Path) {
+        let Some(depot) = self.log.depot() else {
+            return;
+        };
+        let published = async {
+            if depot
+                .newest()
+                .await?
+                .is_some_and(|newest| newest >= position)
+            {
+                return Ok(());
+            }
+            depot.leave(position, path).await
+        };
+        let published: Result<(), LogError> = published.await;
+        match published {
+            Ok(()) => tracing::info!(position, "left the checkpoint for other instances"),
+            Err(error) => {
+                tracing::warn!(%error, "the checkpoint is not left for other instances");
+            }
+        }
     }
 
     /// Forgets what of the log lies before the oldest checkpoint. The entry at its position stays, so

@@ -12,6 +12,7 @@
 //! doubt (a gap, a lost connection, silence) is settled in one way: forget the consumer, make sure
 //! that the stream is still the one that was read, and make a new consumer after the last entry.
 
+mod bucket;
 mod message;
 mod reader;
 
@@ -41,8 +42,8 @@ use tokio::{
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use self::reader::JetStreamReader;
-use super::{AppendError, Bounds, Identity, Log, LogError, Position, Reader};
+use self::{bucket::Bucket, reader::JetStreamReader};
+use super::{AppendError, Bounds, Depot, Identity, Log, LogError, Position, Reader};
 use crate::{domain::movement::TimeUs, limits};
 
 /// The subjects that the stream has to hold.
@@ -621,6 +622,14 @@ impl Log for JetStreamLog {
     fn not_writable(&self) -> Option<String> {
         (self.client.connection_state() != State::Connected)
             .then(|| format!("NATS at {} is away", self.options.url_shown()))
+    }
+
+    fn depot(&self) -> Option<Box<dyn Depot>> {
+        Some(Box::new(Bucket {
+            context: context(self.client.clone(), &self.options),
+            stream: self.options.stream.clone(),
+            replicas: self.options.replicas,
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ pub mod embedded;
 pub mod jetstream;
 pub mod memory;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -228,6 +228,26 @@ pub trait Log: Send + Sync + 'static {
 
     /// Why no writes are taken; `None` if they are.
     fn not_writable(&self) -> Option<String>;
+
+    /// Where instances leave their newest checkpoint for each other; `None`: this engine has no
+    /// such place.
+    fn depot(&self) -> Option<Box<dyn Depot>> {
+        None
+    }
+}
+
+/// A place beside the log for the newest checkpoint. What is in it is no part of the log, and is
+/// checked by who fetches it.
+#[async_trait]
+pub trait Depot: Send + Sync {
+    /// Position of what was left there last; `None`: nothing was.
+    async fn newest(&self) -> Result<Option<Position>, LogError>;
+
+    /// Brings it into this file, synced.
+    async fn fetch(&self, to: &Path) -> Result<(), LogError>;
+
+    /// Leaves this file, in the place of what is there.
+    async fn leave(&self, position: Position, from: &Path) -> Result<(), LogError>;
 }
 
 /// A reader of a log.

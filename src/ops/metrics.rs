@@ -149,6 +149,7 @@ impl Collector for OfInstance {
             "Age of the last record applied; grows while nothing happens",
             age_us as f64 / 1e6,
         )?;
+        page.checkpoints(instance)?;
         page.seconds(
             "uptime",
             "Time since the start",
@@ -223,6 +224,46 @@ impl Collector for OfCalls {
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
+    fn checkpoints(&mut self, instance: &Instance) -> fmt::Result {
+        let own = instance.checkpoints().unwrap_or_default();
+        let last = own.last.as_ref();
+        let position = last.map_or(0, |last| last.position);
+        self.family(
+            "checkpoints",
+            "Checkpoints since the start, by what became of them",
+            MetricType::Counter,
+            "outcome",
+            [("taken", own.taken), ("failed", own.failed)],
+        )?;
+        self.gauge(
+            "checkpoint_position",
+            "Log position of the last checkpoint; 0: there is none",
+            position,
+        )?;
+        let applied = instance.view().progress().position();
+        self.gauge(
+            "checkpoint_replay_records",
+            "Log records that a restart would read after its checkpoint",
+            applied.saturating_sub(position),
+        )?;
+        self.bytes(
+            "checkpoint_size",
+            "Size of the last checkpoint",
+            last.map_or(0, |last| last.bytes),
+        )?;
+        let age_us = last.map_or(0, |last| (now_us() - last.taken_us).max(0));
+        self.seconds(
+            "checkpoint_age",
+            "Time since the last checkpoint was begun; 0: there is none",
+            age_us as f64 / 1e6,
+        )?;
+        self.seconds(
+            "checkpoint_duration",
+            "How long the last checkpoint took to take, or to load",
+            last.map_or(0.0, |last| last.duration.as_secs_f64()),
+        )
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let gauge = ConstGauge::new(value);
         gauge.encode(

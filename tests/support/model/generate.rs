@@ -81,7 +81,7 @@ pub(crate) fn moment() -> impl Strategy<Value = Option<TimeUs>> {
 }
 
 /// A count of some conditions, told a while later.
-fn counted() -> impl Strategy<Value = What> {
+pub(crate) fn counted() -> impl Strategy<Value = What> {
     let units = prop::option::weighted(0.4, prop_oneof![2 => Just(0), 8 => 0..40i64]);
     let some = prop::array::uniform4(units)
         .prop_filter("something", |units| units.iter().any(Option::is_some));

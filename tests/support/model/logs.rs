@@ -11,7 +11,7 @@ use sellable::{
 use super::{
     channel::{Channel, Rules},
     fact::{Fact, What},
-    generate::{Event, SKUS, event, location, moment, quantity},
+    generate::{Event, SKUS, counted, event, location, moment, quantity},
 };
 
 /// What happens next in a log.
@@ -235,7 +235,9 @@ fn draft(clean: bool) -> impl Strategy<Value = Draft> {
     let events = if clean {
         prop::collection::vec(received(), 1..4).boxed()
     } else {
-        let any = prop_oneof![3 => received(), 5 => fact_of_order(), 2 => event()];
+        let sku = prop::sample::select(&SKUS[..]);
+        let count = (sku, Just(0), counted());
+        let any = prop_oneof![3 => received(), 5 => fact_of_order(), 2 => event(), 1 => count];
         prop::collection::vec(any, 1..5).boxed()
     };
     prop_oneof![
