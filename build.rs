@@ -6,12 +6,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "proto/sellable/v1/movement.proto",
     "proto/sellable/v1/movements.proto",
     "proto/sellable/v1/availability.proto",
     "proto/sellable/v1/reservations.proto",
     "proto/sellable/v1/rules.proto",
+    "proto/sellable/v1/reconciliation.proto",
     "proto/sellable/v1/operations.proto",
     "proto/sellable/v1/record.proto",
 ];

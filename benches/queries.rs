@@ -75,6 +75,7 @@ fn main() {
     let options = api::Options {
         min_position_wait_max: Duration::from_secs(1),
         message_bytes_max: 4 << 20,
+        reconcile: Default::default(),
     };
     let ours = api::routes(&instance, options, health);
     let counted = Server::builder().layer(Calls::default());

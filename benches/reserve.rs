@@ -265,6 +265,7 @@ async fn start(log: Arc<dyn Log>, skus: usize, appends: usize) -> (Arc<Instance>
     let options = api::Options {
         min_position_wait_max: Duration::from_secs(1),
         message_bytes_max: 4 << 20,
+        reconcile: Default::default(),
     };
     let routes = api::routes(&instance, options, health);
     let address = serve!(Server::builder().layer(Calls::default()), routes);

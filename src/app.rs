@@ -14,7 +14,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     api,
-    config::{Config, JournalSync},
+    config::{Config, JournalSync, SnapshotPolicy},
     domain::admission::Horizon,
     instance::{CheckpointOptions, Instance, Options, StartError},
     intake::PostError,
@@ -24,17 +24,19 @@ use crate::{
         jetstream::{self, JetStreamLog},
     },
     ops::{self, Calls, Probe},
+    reconcile::{self, objects},
 };
 
 pub use files::Document;
 use files::Files;
 
 /// Names of the services whose health is told.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "sellable.v1.Availability",
     "sellable.v1.Movements",
     "sellable.v1.Operations",
+    "sellable.v1.Reconciliation",
     "sellable.v1.Reservations",
     "sellable.v1.Rules",
 ];
@@ -130,6 +132,7 @@ pub async fn run(
     let options = api::Options {
         min_position_wait_max: Duration::from_millis(config.query_min_position_wait_ms_max),
         message_bytes_max: config.grpc_message_bytes_max,
+        reconcile: reconcile_options(&config),
     };
     let grpc_server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)
@@ -144,6 +147,9 @@ pub async fn run(
     let http_server = axum::serve(http, ops::router(probe.clone()));
     let http_server = tokio::spawn(async move { http_server.await });
 
+    let snapshots = snapshot_settings(&config)
+        .map(|settings| tokio::spawn(objects::follow(Arc::clone(&instance), settings)));
+
     let ended = {
         let serving = serve(&instance, &probe, &health, &files);
         tokio::select! {
@@ -154,6 +160,10 @@ pub async fn run(
         }
     };
 
+    // Another instance takes what it was at.
+    if let Some(snapshots) = snapshots {
+        snapshots.abort();
+    }
     probe.drain();
     set_health(&health, ServingStatus::NotServing).await;
     stop.send_replace(true);
@@ -206,15 +216,40 @@ async fn serve(
     std::future::pending().await
 }
 
+fn nats_options(config: &Config) -> Option<jetstream::Options> {
+    let url = config.nats_url.as_ref()?;
+    Some(jetstream::Options {
+        stream: config.nats_stream.clone(),
+        credentials: config.nats_credentials_file.clone(),
+        replicas: config.nats_replicas as usize,
+        ..jetstream::Options::new(url)
+    })
+}
+
+/// How snapshots from the object store are treated, if they are to be taken.
+fn snapshot_settings(config: &Config) -> Option<objects::Settings> {
+    let nats = nats_options(config).filter(|_| config.reconciliation_enabled)?;
+    let up_to_units = i64::try_from(config.reconciliation_up_to_units).unwrap_or(i64::MAX);
+    Some(objects::Settings {
+        nats,
+        up_to_units: match config.reconciliation_policy {
+            SnapshotPolicy::Report => None,
+            SnapshotPolicy::Correct => Some(up_to_units),
+        },
+        tolerance_ms: i64::try_from(config.reconciliation_tolerance_ms).unwrap_or(i64::MAX),
+        options: reconcile_options(config),
+    })
+}
+
+fn reconcile_options(config: &Config) -> reconcile::Options {
+    reconcile::Options {
+        variances_max: config.reconciliation_variances_max,
+    }
+}
+
 /// Opens the log that the settings name.
 pub(crate) async fn open_log(config: &Config) -> Result<Arc<dyn Log>, LogError> {
-    if let Some(url) = &config.nats_url {
-        let options = jetstream::Options {
-            stream: config.nats_stream.clone(),
-            credentials: config.nats_credentials_file.clone(),
-            replicas: config.nats_replicas as usize,
-            ..jetstream::Options::new(url)
-        };
+    if let Some(options) = nats_options(config) {
         return Ok(Arc::new(JetStreamLog::open(options).await?));
     }
     let interval = Duration::from_millis(config.journal_sync_interval_ms);

@@ -230,6 +230,37 @@ settings! {
     exceptions_kept_max: usize = "exceptions.kept_max",
         Kind::Integer { min: 100, max: 10_000_000, unit: "exceptions" }, "100000", None;
 
+    /// Take snapshots that an ERP puts into the object store bucket `<nats.stream>-snapshots`. Needs
+    /// `nats.url`. Exactly one of the instances takes each. Its metadata, or headers, say `as_of` or
+    /// `watermark`, and may say `source`, `snapshot`, `scope` and `policy`; its name says the form.
+    reconciliation_enabled: bool = "reconciliation.enabled", Kind::Bool, "false", None;
+
+    /// What is done about variances of snapshots from that bucket. `report`: they are reported.
+    /// `correct`: those of up to `reconciliation.up_to_units` are corrected, the others are held for
+    /// approval. Then an object's own `policy` may say `report`; one that says `correct` is refused
+    /// where this says `report`.
+    reconciliation_policy: SnapshotPolicy = "reconciliation.policy",
+        Kind::Choice(&["report", "correct"]), "report", None;
+
+    /// Largest variance of a snapshot from that bucket that is corrected without approval. 0: none.
+    reconciliation_up_to_units: u64 = "reconciliation.up_to_units",
+        Kind::Integer { min: 0, max: limits::QUANTITY_MAX as u64, unit: "units" }, "0", None;
+
+    /// How far clocks may be apart for snapshots from that bucket: movements no farther than this
+    /// from the moment of a snapshot may be in it or not.
+    reconciliation_tolerance_ms: u64 = "reconciliation.tolerance_ms",
+        Kind::Integer {
+            min: 0,
+            max: limits::CLOCK_TOLERANCE_MS_MAX as u64,
+            unit: "ms",
+        }, "2000", None;
+
+    /// Most variances of one snapshot that are opened as exceptions, or corrected. Of a snapshot with
+    /// more, none is, and its report says so: most likely it is not about the moment it names. About
+    /// 200 bytes are held of each while it is compared.
+    reconciliation_variances_max: usize = "reconciliation.variances_max",
+        Kind::Integer { min: 0, max: 10_000_000, unit: "variances" }, "1000000", None;
+
     /// On SIGTERM: how long calls under way may take to end before they are cut off.
     drain_grace_ms: u64 = "drain.grace_ms",
         Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;
@@ -252,6 +283,15 @@ pub enum JournalSync {
     Interval,
     /// When the operating system likes.
     Os,
+}
+
+/// What is done about variances of snapshots from the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotPolicy {
+    /// They are reported.
+    Report,
+    /// The small ones are corrected, the others held.
+    Correct,
 }
 
 /// Form of the program's own log.
@@ -309,6 +349,15 @@ impl FromValue for JournalSync {
             "always" => Self::Always,
             "interval" => Self::Interval,
             _ => Self::Os,
+        }
+    }
+}
+
+impl FromValue for SnapshotPolicy {
+    fn from_value(value: &Value) -> Self {
+        match value.as_text() {
+            "correct" => Self::Correct,
+            _ => Self::Report,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
         AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, ParkedList, PostError,
-        ReservationView, Resolved,
+        ReportBook, ReservationView, Resolved,
         decode::Decoder,
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
@@ -39,6 +39,7 @@ mod checkpoints;
 mod exceptions;
 pub(crate) mod parts;
 mod reconcile;
+mod reports;
 mod ticker;
 
 pub use crate::checkpoint::saving::NotTaken;
@@ -141,6 +142,7 @@ pub struct Instance {
     steps: Mutex<Option<mpsc::Sender<Step>>>,
     exceptions: ExceptionsDesk,
     authority: Arc<AuthorityBook>,
+    reports: Arc<ReportBook>,
     locations: Arc<Locations>,
     sources: Arc<Sources>,
     shards: usize,
@@ -187,6 +189,7 @@ impl Instance {
             sources,
             parked,
             authority,
+            reports,
             tally,
             position,
             time_us,
@@ -246,6 +249,7 @@ impl Instance {
             steps: Mutex::new(Some(steps)),
             exceptions,
             authority,
+            reports,
             locations,
             sources,
             shards: options.shards,

@@ -63,6 +63,39 @@ pub const EXCEPTIONS_PAGE_DEFAULT: u32 = 100;
 pub const EXCEPTIONS_PAGE_MAX: u32 = 1_000;
 /// Most bytes of originals on one page, if it has more than one: clients take 4 MiB by default.
 pub const EXCEPTIONS_PAGE_BYTES_MAX: usize = 2 << 20;
+/// Reports of snapshots that are kept.
+pub const REPORTS_KEPT_MAX: usize = 32;
+/// Lines of a report that are kept: the largest.
+pub const REPORT_LINES_KEPT_MAX: usize = 10_000;
+/// Reports of which only some records have come; beyond it, the oldest is let go.
+pub const REPORTS_UNFINISHED_MAX: usize = 8;
+/// Lines of a report that name a difference which timing explains: the largest.
+pub const REPORT_TIMING_LINES_MAX: usize = 1_000;
+/// Locations and SKUs that the summary of a report names: those with the most units.
+pub const REPORT_GROUPS_MAX: usize = 100;
+/// Lines of a page of a report, if the caller does not say.
+pub const REPORT_PAGE_DEFAULT: u32 = 1_000;
+/// Lines of a page of a report, at most.
+pub const REPORT_PAGE_MAX: u32 = 5_000;
+/// Lines of one message of a snapshot, or of what was found.
+pub const SNAPSHOT_MESSAGE_LINES_MAX: usize = 5_000;
+/// Lines of one snapshot: 13 bytes are kept of each while it is compared.
+pub const SNAPSHOT_LINES_MAX: u64 = 50_000_000;
+/// Lines of a snapshot that are compared at once.
+pub const SNAPSHOT_CHUNK_LINES: usize = 4_096;
+/// Chunks of a snapshot that are compared, or wait for it, at once.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 4;
+/// Patterns of the scope of a snapshot.
+pub const SNAPSHOT_SCOPE_MAX: usize = 100;
+/// Lines of a snapshot that an answer names as wrong; all others are counted.
+pub const SNAPSHOT_FINDINGS_MAX: usize = 100;
+/// Largest stated balance, in units, and the least is its negative.
+pub const SNAPSHOT_UNITS_MAX: i64 = 1_000_000_000_000_000;
+/// Largest clock tolerance, in milliseconds: an hour.
+pub const CLOCK_TOLERANCE_MS_MAX: i64 = 3_600_000;
+/// Snapshots that one instance compares at once.
+pub const COMPARISONS_MAX: usize = 2;
+
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
 

@@ -52,6 +52,7 @@ impl Scene {
         let options = api::Options {
             min_position_wait_max: Duration::from_secs(60),
             message_bytes_max: 4 << 20,
+            reconcile: Default::default(),
         };
         let routes = api::routes(&instance, options, health);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

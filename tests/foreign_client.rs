@@ -48,6 +48,7 @@ fn a_client_that_knows_no_proto_posts_and_queries() {
         "sellable.v1.Availability",
         "sellable.v1.Movements",
         "sellable.v1.Operations",
+        "sellable.v1.Reconciliation",
         "sellable.v1.Reservations",
         "sellable.v1.Rules",
     ] {

@@ -3,6 +3,7 @@
 mod availability;
 mod movements;
 mod operations;
+mod reconciliation;
 mod reservations;
 mod rules;
 mod status;
@@ -10,18 +11,20 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     domain::movement::TimeUs,
     instance::{Instance, now_us},
+    limits::COMPARISONS_MAX,
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
             self as pb, availability_server::AvailabilityServer,
-            operations_server::OperationsServer, reservations_server::ReservationsServer,
-            rules_server::RulesServer,
+            operations_server::OperationsServer, reconciliation_server::ReconciliationServer,
+            reservations_server::ReservationsServer, rules_server::RulesServer,
         },
     },
 };
@@ -49,6 +52,8 @@ pub struct Options {
     pub min_position_wait_max: Duration,
     /// Largest message that is taken, in bytes.
     pub message_bytes_max: usize,
+    /// How snapshots are compared.
+    pub reconcile: crate::reconcile::Options,
 }
 
 /// All services of an instance, health and reflection included.
@@ -63,6 +68,7 @@ pub fn routes(
     let service = Service {
         instance: Arc::clone(instance),
         options,
+        comparisons: Arc::new(Semaphore::new(COMPARISONS_MAX)),
     };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -78,10 +84,13 @@ pub fn routes(
     let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let reservations =
         ReservationsServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let reconciliation =
+        ReconciliationServer::new(service.clone()).max_decoding_message_size(bytes_max);
     Routes::new(movements)
         .add_service(availability)
         .add_service(reservations)
         .add_service(rules)
+        .add_service(reconciliation)
         .add_service(OperationsServer::new(service))
         .add_service(health)
         .add_service(reflection().build_v1().expect(broken))
@@ -94,6 +103,8 @@ pub fn routes(
 struct Service {
     instance: Arc<Instance>,
     options: Options,
+    /// One for each snapshot that may still be compared at once.
+    comparisons: Arc<Semaphore>,
 }
 
 impl Service {

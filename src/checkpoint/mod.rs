@@ -49,6 +49,8 @@ pub enum Kind {
     Parked = 7,
     /// Versions of the channel rules, and counts of commands.
     Rules = 8,
+    /// Reports of snapshots that were compared.
+    Reports = 9,
     /// Blocks of SKUs; of one shard.
     Blocks = 16,
     /// Followed lines; of one shard.
@@ -67,7 +69,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Meta,
         Kind::Names,
         Kind::Sequencer,
@@ -76,6 +78,7 @@ impl Kind {
         Kind::Authority,
         Kind::Parked,
         Kind::Rules,
+        Kind::Reports,
         Kind::Blocks,
         Kind::Lines,
         Kind::Timers,

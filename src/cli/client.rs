@@ -13,8 +13,8 @@ use crate::{
     config::Config,
     proto::v1::{
         availability_client::AvailabilityClient, movements_client::MovementsClient,
-        operations_client::OperationsClient, reservations_client::ReservationsClient,
-        rules_client::RulesClient,
+        operations_client::OperationsClient, reconciliation_client::ReconciliationClient,
+        reservations_client::ReservationsClient, rules_client::RulesClient,
     },
 };
 
@@ -125,6 +125,11 @@ impl Client {
     /// The service of this name.
     pub fn operations(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// The service of this name.
+    pub fn reconciliation(&self) -> ReconciliationClient<Channel> {
+        ReconciliationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The service of this name.

@@ -13,7 +13,8 @@ Exit codes:
   3  not found: a channel, a SKU, a version of a document
   4  no server, or one that cannot take it now: try again
   5  posted, but some movements were invalid or parked
-  6  refused: a reservation that stock does not cover";
+  6  refused: a reservation that stock does not cover
+  7  compared, and variances are left: reported, held for approval, or parked";
 
 /// Exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub enum Exit {
     Partial = 5,
     /// Stock does not cover a reservation.
     Refused = 6,
+    /// A snapshot was compared, and variances are left.
+    Variance = 7,
 }
 
 /// Why a command failed: one line, what it is about, and what to do next.
@@ -248,6 +251,8 @@ mod tests {
             Exit::NotFound,
             Exit::Unavailable,
             Exit::Partial,
+            Exit::Refused,
+            Exit::Variance,
         ] {
             assert!(EXIT_CODES.contains(&format!("\n  {}  ", exit as u8)));
         }

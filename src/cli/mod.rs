@@ -13,6 +13,7 @@ pub mod operations;
 pub mod output;
 pub mod post;
 pub mod query;
+pub mod reconcile;
 pub mod reserve;
 pub mod rules;
 pub mod serve;
@@ -65,6 +66,9 @@ enum Command {
     /// A reservation: look at it, confirm, extend, release
     #[command(after_help = reserve::RESERVATION_EXAMPLES)]
     Reservation(reserve::ReservationArgs),
+    /// Compare a snapshot of the ERP with the books of its own time; reports, approval
+    #[command(after_help = reconcile::EXAMPLES)]
+    Reconcile(reconcile::ReconcileArgs),
     /// How the server stands
     #[command(after_help = operations::STATUS_EXAMPLES)]
     Status(operations::StatusArgs),
@@ -131,6 +135,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Status(args) => block_on(operations::status(args, context)),
         Command::Reserve(args) => block_on(reserve::reserve(args, context)),
         Command::Reservation(args) => block_on(reserve::reservation(args, context)),
+        Command::Reconcile(args) => block_on(reconcile::run(args, context)),
         Command::Exceptions(args) => block_on(exceptions::run(args, context)),
         Command::Digest(args) => block_on(operations::digest(args, context)),
         Command::Checkpoint(args) => block_on(operations::checkpoint(args, context)),
@@ -190,6 +195,12 @@ mod tests {
             "sellable reservation confirm cart --id c1",
             "sellable reservation extend cart --ttl 90s",
             "sellable reservation release cart 1 2=3",
+            "sellable reconcile stock.csv --as-of 2026-11-20T22:00:00Z --tolerance 2s --scope *",
+            "sellable reconcile - --format ndjson --watermark erp/m-77 --snapshot s --skip-bad --quiet",
+            "sellable reconcile a.csv --as-of 2026-11-20T22:00:00Z --policy correct --up-to 5 --by sku",
+            "sellable reconcile reports --json",
+            "sellable reconcile show s --location dc --limit 5 --export out.csv",
+            "sellable reconcile approve s --sku A --condition return_pending --note counted",
             "sellable digest",
             "sellable checkpoint --json",
             "sellable verify --data-dir /tmp/x --json",
@@ -211,6 +222,9 @@ mod tests {
             "sellable post",
             "sellable exceptions --kind nonsense",
             "sellable exceptions --new ack 12ab",
+            "sellable reconcile stock.csv --as-of yesterday",
+            "sellable reconcile stock.csv --as-of 2026-11-20T22:00:00Z --watermark erp/1",
+            "sellable reconcile approve",
             "sellable reserve --channel web A",
             "sellable reserve --channel web A=1 --ttl soon",
             "sellable demo --scale 0",

@@ -271,6 +271,12 @@ impl Merge {
                 "is set, but `nats.url` is not: the log would be embedded, and NATS not used",
             );
         }
+        if config.reconciliation_enabled && config.nats_url.is_none() {
+            self.wrong_key(
+                "reconciliation.enabled",
+                "is true, but `nats.url` is not set: there is no object store to take snapshots from",
+            );
+        }
         let bad_server = config.nats_url.as_deref().and_then(|servers| {
             let schemes = ["nats://", "tls://", "ws://", "wss://"];
             servers

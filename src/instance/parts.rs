@@ -10,7 +10,7 @@ use crate::{
         saved::{Broken, Input},
     },
     intake::{
-        AuthorityBook, ParkedList,
+        AuthorityBook, ParkedList, ReportBook,
         saving::{self, Restored},
         sequencer::{Pending, Sequencer, State, Tally},
     },
@@ -30,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) parked: Arc<ParkedList>,
     pub(crate) authority: Arc<AuthorityBook>,
+    pub(crate) reports: Arc<ReportBook>,
     pub(crate) tally: Arc<Tally>,
     /// The last position that is in it, and the log's time there.
     pub(crate) position: Position,
@@ -52,6 +53,7 @@ impl Parts {
             shared: Arc::default(),
             parked: Arc::new(ParkedList::new(options.parked_kept_max)),
             authority: Arc::default(),
+            reports: Arc::default(),
             tally: Arc::default(),
             position: 0,
             time_us: 0,
@@ -74,6 +76,7 @@ impl Parts {
             rules: contents.read_only_one(Kind::Rules)?,
             authority: contents.read_only_one(Kind::Authority)?,
             parked: contents.read_only_one(Kind::Parked)?,
+            reports: contents.read_only_one(Kind::Reports)?,
             commands: commands
                 .map(|section| contents.read(section))
                 .collect::<Result<_, _>>()?,
@@ -134,9 +137,9 @@ impl Parts {
         });
         ids?;
         let (writers, audits): (Vec<_>, Vec<_>) = shards?.into_iter().unzip();
-        let (restored, rulebook, authority, parked, tally) = own.finish();
+        let (restored, known) = own.finish();
         let mut audit = Audit {
-            digest: parked.digest(),
+            digest: known.parked.digest(),
             ..Audit::default()
         };
         audits.into_iter().for_each(|part| audit += part);
@@ -147,7 +150,7 @@ impl Parts {
             return Err(Broken("units were made or lost in it").into());
         }
         let shared = Shared {
-            rulebook,
+            rulebook: known.rulebook,
             ..Shared::default()
         };
         let (position, time_us) = (contents.meta.position(), contents.meta.time_us);
@@ -157,9 +160,10 @@ impl Parts {
             locations,
             sources,
             shared: Arc::new(shared),
-            parked: Arc::new(parked),
-            authority: Arc::new(authority),
-            tally: Arc::new(tally),
+            parked: Arc::new(known.parked),
+            authority: Arc::new(known.authority),
+            reports: Arc::new(known.reports),
+            tally: Arc::new(known.tally),
             position,
             time_us,
             restored: Some(restored),
@@ -188,6 +192,7 @@ impl Parts {
             pending,
             parked: Arc::clone(&self.parked),
             authority: Arc::clone(&self.authority),
+            reports: Arc::clone(&self.reports),
             locations: Arc::clone(&self.locations),
             sources: Arc::clone(&self.sources),
             tally: Arc::clone(&self.tally),

@@ -80,6 +80,7 @@ pub(crate) enum Decoded {
     Authority(At, pb::AuthorityPut),
     Commands(At, Vec<pb::Command>),
     Resolve(At, Box<Resolve>),
+    Comparison(At, Box<pb::Comparison>),
 }
 
 /// Where in the log a record is, and who wrote it.
@@ -297,6 +298,7 @@ impl Decoder {
             Body::Rules(put) => Decoded::Rules(at, put),
             Body::Authority(put) => Decoded::Authority(at, put),
             Body::Commands(batch) => Decoded::Commands(at, batch.commands),
+            Body::Comparison(comparison) => Decoded::Comparison(at, Box::new(comparison)),
             Body::Resolve(resolve) => {
                 let movement = self.released(&resolve);
                 Decoded::Resolve(at, Box::new(Resolve { resolve, movement }))

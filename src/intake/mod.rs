@@ -3,7 +3,8 @@
 //! [`gather`] puts many callers' movements or commands into one record and appends it. [`follow`]
 //! reads the log in order and decodes it. [`sequencer`] lets each movement in once and hands it to
 //! the shard of its SKU, and [`commands`] to the shards of their lines. [`authority`] says what a
-//! source may post, [`parked`] keeps what is not applied.
+//! source may post, [`parked`] keeps what is not applied, and
+//! [`reports`] what came of comparing snapshots.
 
 pub mod authority;
 pub(crate) mod commands;
@@ -11,6 +12,7 @@ pub(crate) mod decode;
 pub(crate) mod follow;
 pub(crate) mod gather;
 pub mod parked;
+pub mod reports;
 mod resolve;
 pub(crate) mod saving;
 pub(crate) mod sequencer;
@@ -23,4 +25,5 @@ pub(crate) use commands::{allocation, short_lines};
 pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;
 pub use parked::{Parked, ParkedList};
+pub use reports::{Report, ReportBook};
 pub use resolve::Resolved;

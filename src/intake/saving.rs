@@ -10,6 +10,7 @@ use super::{
     authority::AuthorityBook,
     commands::Commands,
     parked::{self, ParkedList},
+    reports::ReportBook,
     sequencer::{Sequencer, State, Stopped, Tally},
 };
 use crate::{
@@ -83,6 +84,8 @@ impl Sequencer {
         });
         let parked = self.parked.all();
         outlet.put_later(move || (Label::of(Kind::Parked), parked.into_bytes()));
+        let reports = self.reports.begin_saving();
+        outlet.put_later(move || (Label::of(Kind::Reports), reports().into_bytes()));
         state.saving = Some(outlet);
 
         // What the last shard to finish a position makes known is known up to here, and no further.
@@ -137,6 +140,7 @@ pub(crate) struct Restoring {
     pub(crate) rulebook: Rulebook,
     pub(crate) authority: AuthorityBook,
     pub(crate) parked: ParkedList,
+    pub(crate) reports: ReportBook,
     pub(crate) tally: Tally,
     commands: Commands,
 }
@@ -147,6 +151,7 @@ pub(crate) struct Sections {
     pub(crate) rules: Vec<u8>,
     pub(crate) authority: Vec<u8>,
     pub(crate) parked: Vec<u8>,
+    pub(crate) reports: Vec<u8>,
     pub(crate) commands: Vec<Vec<u8>>,
 }
 
@@ -179,6 +184,7 @@ impl Restoring {
             rulebook,
             authority: AuthorityBook::load(&mut Input::new(&sections.authority))?,
             parked: ParkedList::load(kept_max, &sections.parked)?,
+            reports: ReportBook::load(&mut Input::new(&sections.reports))?,
             tally,
             commands: Commands::load(horizon, &sections.commands, shards)?,
         })
@@ -200,6 +206,15 @@ impl Restoring {
     }
 }
 
+/// What others see, too.
+pub(crate) struct Known {
+    pub(crate) rulebook: Rulebook,
+    pub(crate) authority: AuthorityBook,
+    pub(crate) parked: ParkedList,
+    pub(crate) reports: ReportBook,
+    pub(crate) tally: Tally,
+}
+
 /// What the sequencer goes on with.
 pub(crate) struct Restored {
     position: Position,
@@ -209,19 +224,20 @@ pub(crate) struct Restored {
 
 impl Restoring {
     /// Everything was taken.
-    pub(crate) fn finish(self) -> (Restored, Rulebook, AuthorityBook, ParkedList, Tally) {
+    pub(crate) fn finish(self) -> (Restored, Known) {
         let state = Restored {
             position: self.position,
             admission: self.admission,
             commands: self.commands,
         };
-        (
-            state,
-            self.rulebook,
-            self.authority,
-            self.parked,
-            self.tally,
-        )
+        let known = Known {
+            rulebook: self.rulebook,
+            authority: self.authority,
+            parked: self.parked,
+            reports: self.reports,
+            tally: self.tally,
+        };
+        (state, known)
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     commands::{CommandReceipt, CommandVerdict, Commands, Place, ReservationView},
     decode::{At, Decoded, Facts, Head, Item},
     parked::ParkedList,
+    reports::{self, ReportBook},
     resolve::Resolved,
     saving::TakeCheckpoint,
 };
@@ -99,6 +100,7 @@ pub(crate) struct Sequencer {
     pub(crate) pending: Arc<Pending>,
     pub(crate) parked: Arc<ParkedList>,
     pub(crate) authority: Arc<AuthorityBook>,
+    pub(crate) reports: Arc<ReportBook>,
     pub(crate) locations: Arc<Locations>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) tally: Arc<Tally>,
@@ -165,6 +167,7 @@ impl Sequencer {
             Step::Decoded(Decoded::Rules(at, put)) => self.rules(state, at, put),
             Step::Decoded(Decoded::Authority(at, put)) => self.authority(state, at, put),
             Step::Decoded(Decoded::Resolve(at, resolve)) => self.resolve(state, at, *resolve),
+            Step::Decoded(Decoded::Comparison(at, found)) => self.comparison(state, at, *found),
             Step::Audit(answer) => self.audit(state, answer),
             Step::Inspect(id, answer) => self.inspect(state, &id, answer),
             Step::Compare(comparing, answer) => self.compare(state, comparing, answer),
@@ -417,6 +420,20 @@ impl Sequencer {
             effects.push(Effect::AnswerRules(caller, state.authority.version));
         }
         self.nothing(&self.completion(state, effects))
+    }
+
+    /// What a comparison found is in force at its record, part by part; its report can be read once
+    /// all of them are.
+    fn comparison(&self, state: &mut State, at: At, found: pb::Comparison) -> Result<(), Stopped> {
+        self.advance(state, at);
+        let statements = reports::statements(&found);
+        // Before the position is reached, so that who waits for that finds it.
+        self.reports
+            .take(found, at.position, state.admission.now_us());
+        if statements.is_empty() {
+            return self.nothing(&self.completion(state, Vec::new()));
+        }
+        self.statements(state, statements, Vec::new())
     }
 
     fn audit(

@@ -282,6 +282,15 @@ async fn connect(
     Ok((client, losses))
 }
 
+/// JetStream through a connection of its own, for what is no log.
+///
+/// # Errors
+/// If the server cannot be reached.
+pub async fn open_context(options: &Options, purpose: &str) -> Result<Context, LogError> {
+    let (client, _) = connect(options, purpose).await?;
+    Ok(context(client, options))
+}
+
 fn context(client: Client, options: &Options) -> Context {
     let mut context = jetstream::new(client);
     context.set_timeout(options.ack_timeout);

@@ -22,7 +22,7 @@ const BUCKETS: usize = 17;
 const FIRST_BUCKET_NS: u64 = 32_000;
 
 /// The calls that are told apart, by their path.
-const METHODS: [(&str, &str); 19] = [
+const METHODS: [(&str, &str); 23] = [
     ("/sellable.v1.Availability/Get", "Availability/Get"),
     ("/sellable.v1.Availability/Explain", "Availability/Explain"),
     ("/sellable.v1.Movements/Post", "Movements/Post"),
@@ -42,6 +42,22 @@ const METHODS: [(&str, &str); 19] = [
         "Operations/ListExceptions",
     ),
     ("/sellable.v1.Operations/Resolve", "Operations/Resolve"),
+    (
+        "/sellable.v1.Reconciliation/Compare",
+        "Reconciliation/Compare",
+    ),
+    (
+        "/sellable.v1.Reconciliation/ListReports",
+        "Reconciliation/ListReports",
+    ),
+    (
+        "/sellable.v1.Reconciliation/GetReport",
+        "Reconciliation/GetReport",
+    ),
+    (
+        "/sellable.v1.Reconciliation/Approve",
+        "Reconciliation/Approve",
+    ),
     ("/sellable.v1.Reservations/Reserve", "Reservations/Reserve"),
     ("/sellable.v1.Reservations/Confirm", "Reservations/Confirm"),
     ("/sellable.v1.Reservations/Release", "Reservations/Release"),

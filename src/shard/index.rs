@@ -19,7 +19,8 @@ use crossbeam::epoch::{self, Atomic, Guard, Owned};
 use super::block::Block;
 use crate::domain::{balances::Loc, keys::SkuHash};
 
-const SEGMENTS: usize = 256;
+/// Parts that can be walked over one by one.
+pub(crate) const SEGMENTS: usize = 256;
 const SLOTS_MIN: usize = 8;
 const TAG_SHIFT: u32 = 48;
 const ADDRESS_MASK: usize = (1 << TAG_SHIFT) - 1;
@@ -227,13 +228,18 @@ impl Index {
 
     /// Visits all blocks, in no order. What is put in meanwhile may be missed.
     pub(crate) fn for_each(&self, guard: &Guard, mut visit: impl FnMut(&Block)) {
-        for segment in &self.segments {
-            for slot in &segment.table(guard).slots {
-                let pointer = slot.load(Acquire);
-                if !pointer.is_null() {
-                    // SAFETY: as in `get`.
-                    visit(unsafe { untagged(pointer).as_ref() });
-                }
+        for segment in 0..SEGMENTS {
+            self.for_each_of(segment, guard, &mut visit);
+        }
+    }
+
+    /// Visits all blocks of one of the [`SEGMENTS`], in the same way.
+    pub(crate) fn for_each_of(&self, segment: usize, guard: &Guard, mut visit: impl FnMut(&Block)) {
+        for slot in &self.segments[segment].table(guard).slots {
+            let pointer = slot.load(Acquire);
+            if !pointer.is_null() {
+                // SAFETY: as in `get`.
+                visit(unsafe { untagged(pointer).as_ref() });
             }
         }
     }

@@ -353,5 +353,6 @@ fn cells_of(block: &Block) -> Cells {
     })
 }
 
+mod cells;
 #[cfg(test)]
 mod tests;

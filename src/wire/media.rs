@@ -138,9 +138,12 @@ fn decode_record<'a>(
             };
             read_record_batch(batch, movements.offset, visit)
         }
-        Body::Rules(_) | Body::Tick | Body::Commands(_) | Body::Authority(_) | Body::Resolve(_) => {
-            Ok(0)
-        }
+        Body::Rules(_)
+        | Body::Tick
+        | Body::Commands(_)
+        | Body::Authority(_)
+        | Body::Resolve(_)
+        | Body::Comparison(_) => Ok(0),
     }
 }
 

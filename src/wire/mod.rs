@@ -9,6 +9,7 @@
 //! | one JSON object a line | [`json::line`] | [`text::to_json_line`] |
 //! | CSV | [`csv::Columns`] | [`text::to_csv_row`] |
 //! | a message of any producer | [`media::decode_payload`] | |
+//! | lines of a snapshot, CSV or NDJSON | [`snapshot::Columns`], [`snapshot::json_line`] | |
 //! | commands, in a record | [`record::read_record`] | [`record::encode_commands`] |
 //!
 //! Two families of failure, never mixed. [`Invalid`] is about one movement: it is parked or
@@ -26,9 +27,12 @@ pub mod media;
 pub mod movement;
 mod reader;
 pub mod record;
+pub mod snapshot;
 pub mod text;
 mod time;
 mod utf8;
+
+pub use time::parse as parse_time;
 
 #[cfg(test)]
 mod tests;

@@ -459,7 +459,11 @@ fn no_time(field: &'static str, nanos: i32) -> Invalid {
     }
 }
 
-fn optional_time_us(
+/// A time that need not be there.
+///
+/// # Errors
+/// If it is outside the years 1970 to 9999.
+pub fn optional_time_us(
     field: &'static str,
     time: Option<&prost_types::Timestamp>,
 ) -> Result<Option<TimeUs>, Invalid> {

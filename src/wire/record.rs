@@ -45,6 +45,8 @@ pub enum Body<'a> {
     Authority(pb::AuthorityPut),
     /// What a person decided about an exception.
     Resolve(pb::ResolveException),
+    /// What came of comparing a snapshot, or a part of that.
+    Comparison(pb::Comparison),
 }
 
 /// The movements of a record, still encoded.
@@ -131,6 +133,7 @@ impl<'a> Fields<'a> {
         const COMMANDS: u32 = key(13, DELIMITED);
         const AUTHORITY: u32 = key(14, DELIMITED);
         const RESOLVE: u32 = key(15, DELIMITED);
+        const COMPARISON: u32 = key(16, DELIMITED);
 
         let mut reader = Reader::new(bytes);
         while !reader.is_done() {
@@ -151,11 +154,11 @@ impl<'a> Fields<'a> {
                         }
                     }
                 }
-                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE => {
+                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE | COMPARISON => {
                     self.has_other_body = true;
                     reader.delimited()?;
                 }
-                key if matches!(key >> 3, 1..=3 | 10..=15) => {
+                key if matches!(key >> 3, 1..=3 | 10..=16) => {
                     return Err(reader.wrong_wire_type());
                 }
                 key => reader.skip(key, DEPTH)?,
@@ -181,6 +184,7 @@ fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
         Pb::Commands(commands) => Body::Commands(commands),
         Pb::Authority(authority) => Body::Authority(authority),
         Pb::Resolve(resolve) => Body::Resolve(resolve),
+        Pb::Comparison(comparison) => Body::Comparison(comparison),
     }))
 }
 

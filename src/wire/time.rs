@@ -17,7 +17,7 @@ const EXAMPLE: &str = "a time is like 2026-11-20T10:00:00Z or 2026-11-20T11:00:0
 ///
 /// # Errors
 /// The reason, to follow the name of a field.
-pub(super) fn parse(text: &str) -> Result<prost_types::Timestamp, String> {
+pub fn parse(text: &str) -> Result<prost_types::Timestamp, String> {
     let no_time = || format!("is {}; {EXAMPLE}", quoted(text));
     let (clock, offset_seconds) = split_offset(text).ok_or_else(|| {
         if has_clock_form(text) {

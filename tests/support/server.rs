@@ -21,8 +21,8 @@ use std::{
 
 use sellable::proto::v1::{
     self as pb, availability_client::AvailabilityClient, movements_client::MovementsClient,
-    operations_client::OperationsClient, reservations_client::ReservationsClient,
-    rules_client::RulesClient,
+    operations_client::OperationsClient, reconciliation_client::ReconciliationClient,
+    reservations_client::ReservationsClient, rules_client::RulesClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -380,6 +380,10 @@ impl Client {
 
     pub(crate) fn operations(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn reconciliation(&self) -> ReconciliationClient<Channel> {
+        ReconciliationClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn reservations(&self) -> ReservationsClient<Channel> {

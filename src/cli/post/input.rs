@@ -1,12 +1,13 @@
 //! Reads movements from a file, with the line and the bytes of each.
 
-use std::io::{self, BufRead, Read};
+use std::io::{BufRead, Read};
 
 use csv::{ByteRecord, StringRecord};
 
 use crate::{
     cli::exit::Failure,
     domain::movement::{Invalid, TimeUs},
+    kept::{Kept, blank_before},
     limits,
     proto::v1 as pb,
     wire,
@@ -235,11 +236,7 @@ struct CsvRows<R> {
 
 impl<R: Read> CsvRows<R> {
     fn new(file: R) -> Result<Self, Failure> {
-        let kept = Kept {
-            file,
-            bytes: Vec::new(),
-            start: 0,
-        };
+        let kept = Kept::new(file);
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -275,12 +272,7 @@ impl<R: Read> Rows for CsvRows<R> {
         }
         let end = self.reader.position().byte();
         let raw = self.reader.get_mut().take_to(end);
-        // Blank lines before a row belong to nothing.
-        let blank = raw
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-            .count();
-        let blank_lines = raw[..blank].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let (blank, blank_lines) = blank_before(&raw);
         let line = record.position().map_or(0, csv::Position::line) + blank_lines;
         Ok(Some(Row {
             line,
@@ -295,30 +287,6 @@ impl<R: Read> Rows for CsvRows<R> {
 
     fn header(&self) -> &[u8] {
         &self.header
-    }
-}
-
-/// Keeps what has been read, so that a row can be given back as it came: quoting and all.
-struct Kept<R> {
-    file: R,
-    bytes: Vec<u8>,
-    /// Offset in the file of the first byte kept.
-    start: u64,
-}
-
-impl<R> Kept<R> {
-    fn take_to(&mut self, end: u64) -> Vec<u8> {
-        let count = usize::try_from(end - self.start).unwrap_or(usize::MAX);
-        self.start = end;
-        self.bytes.drain(..count.min(self.bytes.len())).collect()
-    }
-}
-
-impl<R: Read> Read for Kept<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.bytes.extend_from_slice(&buffer[..read]);
-        Ok(read)
     }
 }
 

@@ -46,6 +46,9 @@ fn agree(bytes: &[u8]) {
                 (pb::record::Body::Authority(theirs), Body::Authority(ours)) => {
                     assert_eq!(theirs, ours);
                 }
+                (pb::record::Body::Comparison(theirs), Body::Comparison(ours)) => {
+                    assert_eq!(ours, theirs);
+                }
                 (pb::record::Body::Resolve(theirs), Body::Resolve(ours)) => {
                     assert_eq!(theirs, ours);
                 }
@@ -135,6 +138,22 @@ fn arb_record() -> impl Strategy<Value = pb::Record> {
                 ..Default::default()
             })
         }),
+        1 => (arb_text(), arb_text(), any::<u32>(), 0..9i32, any::<i64>()).prop_map(
+            |(report, sku, part, verdict, stated)| {
+                let line = pb::ReportLine {
+                    sku,
+                    verdict,
+                    stated,
+                    ..Default::default()
+                };
+                pb::record::Body::Comparison(pb::Comparison {
+                    report,
+                    part,
+                    lines: vec![line],
+                    ..Default::default()
+                })
+            }
+        ),
         1 => (arb_text(), 0..5i32, 0..9i32, prop::collection::vec(any::<u8>(), 0..20)).prop_map(
             |(exception, resolution, disposition, original)| {
                 pb::record::Body::Resolve(pb::ResolveException {
@@ -286,11 +305,16 @@ fn a_command_that_is_none_spoils_its_record() {
 
 #[test]
 fn bodies_of_another_wire_type_are_malformed() {
-    for body in 10..=15 {
-        let bytes = [0x08, 1, body << 3, 1];
-        let error = read_record(&bytes).expect_err("malformed");
+    for body in 10..=16u8 {
+        let key = u32::from(body) << 3;
+        let bytes: &[u8] = match key {
+            // One byte of a varint has seven bits.
+            ..128 => &[0x08, 1, key as u8, 1],
+            _ => &[0x08, 1, key as u8 | 0x80, (key >> 7) as u8, 1],
+        };
+        let error = read_record(bytes).expect_err("malformed");
         assert!(error.to_string().contains("wire type"), "{error}");
-        agree(&bytes);
+        agree(bytes);
     }
 }
 
