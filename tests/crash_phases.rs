@@ -1,5 +1,6 @@
 //! Processes that are killed (SIGKILL) while they take in movements, decide reservations, write
-//! checkpoints, trim the log, and change rules; on JetStream two instances, and the NATS server too.
+//! checkpoints, trim the log, and change rules; on JetStream two instances, and the NATS server too,
+//! while connections to it are cut.
 //! Afterwards every acknowledged movement and reservation is there exactly once, and every replica
 //! has the same digest, also when it starts from a checkpoint.
 //!
@@ -9,6 +10,8 @@
 
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/server.rs"]
 mod server;
 
@@ -23,6 +26,7 @@ use std::{
 };
 
 use nats::NatsServer;
+use proxy::Proxy;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sellable::proto::v1 as pb;
 use server::{CHANNEL, Client, PATIENCE, Server, Setup, movement, patiently, received};
@@ -288,27 +292,34 @@ fn rules(buffer: i64) -> String {
 struct Processes {
     servers: Vec<Server>,
     nats: Option<NatsServer>,
+    /// What the instances take for the NATS server.
+    cable: Option<Proxy>,
     kills: BTreeMap<Phase, usize>,
     nats_kills: usize,
     ready_ms: Vec<u128>,
 }
 
 impl Processes {
-    fn start(shards: &[usize], nats: Option<NatsServer>, trim: bool) -> Self {
+    async fn start(shards: &[usize], nats: Option<NatsServer>, trim: bool) -> Self {
+        let cable = match &nats {
+            Some(nats) => Some(Proxy::to(nats.port()).await),
+            None => None,
+        };
         let setup = |shards: &usize| {
             let setup = Setup::new()
                 .shards(*shards)
                 .set("checkpoint.every_records", 100)
                 .set("checkpoint.keep", 2)
                 .set("checkpoint.trim", trim);
-            match &nats {
-                Some(nats) => setup.nats(&nats.url()),
+            match &cable {
+                Some(cable) => setup.nats(&cable.nats_url()),
                 None => setup.set("journal.sync", "always"),
             }
         };
         Self {
             servers: shards.iter().map(|shards| setup(shards).start()).collect(),
             nats,
+            cable,
             kills: BTreeMap::new(),
             nats_kills: 0,
             ready_ms: Vec::new(),
@@ -326,6 +337,10 @@ impl Processes {
         }
         self.servers[victim].kill();
         *self.kills.entry(phase).or_default() += 1;
+        // Sometimes what a process says is cut off, and nobody dies of it.
+        if let Some(cable) = self.cable.as_ref().filter(|_| random.random_ratio(1, 3)) {
+            cable.cut();
+        }
         let nats_too = self.nats.is_some() && random.random_ratio(1, 5);
         tokio::task::block_in_place(|| {
             if let Some(nats) = self.nats.as_mut().filter(|_| nats_too) {
@@ -362,6 +377,7 @@ impl Processes {
 struct Figures {
     kills: BTreeMap<Phase, usize>,
     nats_kills: usize,
+    cut: usize,
     calls: u64,
     movements: usize,
     reservations: usize,
@@ -380,11 +396,12 @@ impl fmt::Display for Figures {
         let (median, most) = (ready[ready.len() / 2], ready[ready.len() - 1]);
         write!(
             f,
-            "kills={:?} nats_kills={} calls={} acknowledged_movements={} reservations={} \
+            "kills={:?} nats_kills={} connections_cut={} calls={} acknowledged_movements={} reservations={} \
              granted={} released={} checkpoints={} rules={} log_begins_at={} lost=0 doubled=0 \
              ready_after_ms: median={median} most={most}",
             self.kills,
             self.nats_kills,
+            self.cut,
             self.calls,
             self.movements,
             self.reservations,
@@ -400,7 +417,7 @@ impl fmt::Display for Figures {
 async fn survives(engine: &str, shards: &[usize], nats: Option<NatsServer>, trim: bool) {
     let kills = std::env::var("SELLABLE_CRASH_KILLS").ok();
     let kills = kills.map_or(KILLS, |text| text.parse().expect("a number"));
-    let mut processes = Processes::start(shards, nats, trim);
+    let mut processes = Processes::start(shards, nats, trim).await;
     let mut instances = Vec::new();
     for server in &processes.servers {
         instances.push(server.connect().await);
@@ -535,6 +552,7 @@ async fn examine(load: &Load, processes: &mut Processes) -> Figures {
     Figures {
         kills: processes.kills.clone(),
         nats_kills: processes.nats_kills,
+        cut: processes.cable.as_ref().map_or(0, Proxy::cut_so_far),
         calls: load.calls.load(SeqCst),
         movements,
         granted: reserved.iter().filter(|(_, answer)| answer.granted).count(),

@@ -79,7 +79,12 @@ impl NatsServer {
         panic!("nats-server finds no free port");
     }
 
-    /// Its address.
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it answers.
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
