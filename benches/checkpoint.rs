@@ -1,12 +1,15 @@
 //! A checkpoint: how long a restart takes, and what those who ask notice while one is taken.
 //!
 //! - *restart*: the state of a checkpoint back in memory, with its digest checked, against reading
-//!   the bytes of its file, both from the page cache, which flatters the reading.
+//!   the bytes of its file: both from the disk, as after a restart of the machine, which the goal
+//!   means; and both from the page cache, where reading is little more than copying.
+//! - *replay*: an instance that reads the whole log from memory until it has caught up, against the
+//!   same movements applied on one thread that were decoded before.
 //! - *queries*: the 99th percentile of 10 SKUs of one channel, asked in process at a steady pace
 //!   while movements flow, during checkpoints against without one.
 //!
 //! `--skus`, `--locations`: the cells (1,000,000 SKUs at 10). `--rounds`. `--shards`. `--queries`: of
-//! a round.
+//! a round. `--replayed`: movements.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -14,17 +17,21 @@ mod support;
 use std::{
     fs::File,
     io::Read,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use sellable::{
     bench::Pipeline,
     checkpoint::{Meta, format::Contents},
     domain::admission::Horizon,
-    instance::Options,
-    log::{Anchor, Lane},
+    instance::{Instance, Options},
+    log::{Anchor, Lane, memory::MemoryLog},
 };
 use support::{Goal, Mix, Positions, Rounds};
 
@@ -90,17 +97,42 @@ fn main() {
     );
     println!();
 
-    let mut restart = Rounds::default();
-    for _ in 0..rounds {
-        let start = Instant::now();
-        let contents = Contents::open(&path).expect("a checkpoint");
-        let restored = Pipeline::restore(&contents, &options).expect("it can be loaded");
-        let restarting = start.elapsed().as_secs_f64();
-        drop(restored);
-        restart.push(restarting, reading(&path));
+    support::head("restart", "milliseconds");
+    for (from, cold, goal) in [
+        ("load and check, from the disk", true, Goal::AtMost(3.0)),
+        ("load and check, from the page cache", false, Goal::None),
+    ] {
+        let mut restart = Rounds::default();
+        for _ in 0..rounds {
+            forget(&path, cold);
+            let start = Instant::now();
+            let contents = Contents::open(&path).expect("a checkpoint");
+            let restored = Pipeline::restore(&contents, &options).expect("it can be loaded");
+            let restarting = start.elapsed().as_secs_f64() * 1e3;
+            drop(restored);
+            forget(&path, cold);
+            restart.push(restarting, reading(&path) * 1e3);
+        }
+        support::row(from, "reading", &restart, goal);
     }
-    support::head("restart", "seconds");
-    support::row("load and check", "reading", &restart, Goal::AtMost(3.0));
+    println!();
+
+    let replayed = support::size("replayed", 1_000_000);
+    let mut replay = Rounds::default();
+    for _ in 0..rounds {
+        let mut mix = Mix::new(skus, locations, id, 10_000);
+        let payloads: Vec<_> = (0..replayed / 1_000)
+            .map(|_| support::encode((0..1_000).map(|_| mix.reserved()).collect()))
+            .collect();
+        let movements = payloads.len() * 1_000;
+        let rate = |time: Duration| support::per_second(movements, time);
+        replay.push(
+            rate(replaying(&payloads, &options)),
+            rate(applying(&payloads)),
+        );
+    }
+    support::head("movements", "a second");
+    support::row("replay", "apply", &replay, Goal::AtLeast(0.8));
     println!();
 
     let mut asked = Rounds::default();
@@ -150,6 +182,50 @@ fn meta(pipeline: &Pipeline) -> Meta {
         horizon: Horizon::DEFAULT,
         lines_retain_us: Horizon::DEFAULT.us,
         shards: 0,
+    }
+}
+
+/// How long an instance takes to catch up with a log.
+fn replaying(payloads: &[Bytes], options: &Options) -> Duration {
+    let log = MemoryLog::new();
+    for payload in payloads {
+        log.publish(support::producer(), payload.clone());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let start = Instant::now();
+        let instance = Instance::start(Arc::new(log), options).await;
+        let instance = instance.expect("it starts");
+        instance.caught_up().await;
+        let time = start.elapsed();
+        instance.stop().await;
+        time
+    })
+}
+
+/// How long one thread takes to apply the same.
+fn applying(payloads: &[Bytes]) -> Duration {
+    let mut positions = Positions::default();
+    let mut pipeline = Pipeline::new(Horizon::DEFAULT);
+    let mut time = Duration::ZERO;
+    for payload in payloads {
+        let entry = positions.entry(support::producer(), payload.clone());
+        let batch = pipeline.decode(vec![entry]).expect("movements");
+        let start = Instant::now();
+        pipeline.apply(batch);
+        time += start.elapsed();
+    }
+    time
+}
+
+/// Lets the page cache forget a file, if it is to be read from the disk.
+fn forget(path: &std::path::Path, cold: bool) {
+    if cold {
+        let file = File::open(path).expect("a file");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
     }
 }
 

@@ -147,9 +147,9 @@ settings! {
         Kind::Integer { min: 0, max: 1_000_000_000_000, unit: "records" }, "1000000", None;
 
     /// Checkpoints that are kept; older ones are removed. Should one be damaged, the one before is
-    /// used.
+    /// used. 0: none are taken or used, and every start reads the whole log.
     checkpoint_keep: usize = "checkpoint.keep",
-        Kind::Integer { min: 1, max: 100, unit: "checkpoints" }, "3", None;
+        Kind::Integer { min: 0, max: 100, unit: "checkpoints" }, "3", None;
 
     /// Trim the log below the oldest checkpoint that is kept, once there are as many as are kept and
     /// all of them can be read. Only if nobody else needs the log's beginning: other instances on the

@@ -164,8 +164,8 @@ pub enum NotTaken {
     /// Nothing was applied yet.
     #[error("nothing was applied yet, so there is nothing to save")]
     Empty,
-    /// The instance has no directory for checkpoints.
-    #[error("this instance keeps no checkpoints; set `checkpoint.dir`")]
+    /// The instance keeps none.
+    #[error("this instance keeps no checkpoints: `checkpoint.keep` is 0")]
     Off,
     /// The instance is stopping.
     #[error("the instance is stopping")]
