@@ -14,10 +14,7 @@ mod server;
 #[path = "support/snapshots.rs"]
 mod snapshots;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use mapping::{LOCATION, Row};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
