@@ -199,7 +199,7 @@ impl Way {
             resolution: pb::Resolution::Acknowledge.into(),
             ..pb::ResolveException::default()
         };
-        if !parked.is_empty() && (number % 2 == 0 || open.is_empty()) {
+        if !parked.is_empty() && (number.is_multiple_of(2) || open.is_empty()) {
             let parked = &parked[place % parked.len()];
             resolve.exception = parked.exception_id().to_string();
             resolve.resolution = (1 + number % 3) as i32;

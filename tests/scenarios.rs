@@ -44,6 +44,7 @@ macro_rules! scenarios {
 scenarios! {
     bought_online_returned_in_store,
     checkout_abandoned,
+    counted_while_goods_move,
     duplicate_receipt,
     duplicate_rma,
     inbound_overdue,

@@ -27,6 +27,11 @@ use crate::{
     shard::{Locations, saving::count as count_shard},
 };
 
+/// How long the log may take to say what its entry at a checkpoint's position is.
+const CHECKPOINT_LOG_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a stop waits for the checkpoint under way.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// Where and when checkpoints are taken.
 #[derive(Debug, Clone)]
 pub struct CheckpointOptions {
@@ -343,9 +348,11 @@ impl Checkpoints {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the one that is under way, and frees the directory.
+    /// Waits for the one that is under way, though not for a network, and frees the directory.
     pub(super) async fn close(&self) {
-        self.store.lock().await.take();
+        if let Ok(mut store) = tokio::time::timeout(CLOSE_WAIT_MAX, self.store.lock()).await {
+            store.take();
+        }
     }
 }
 
@@ -466,8 +473,13 @@ impl Instance {
     /// entry as it passes would cost the replay more.
     async fn anchor(&self, position: Position) -> Result<Anchor, NotTaken> {
         let told = |error: LogError| NotTaken::Log(error.to_string());
-        let mut reader = self.log.reader(position).await.map_err(told)?;
-        let entries = reader.next(1).await.map_err(told)?;
+        let read = async {
+            let mut reader = self.log.reader(position).await.map_err(told)?;
+            reader.next(1).await.map_err(told)
+        };
+        // A reader waits for a log that cannot be reached; what was saved waits for this.
+        let entries = tokio::time::timeout(CHECKPOINT_LOG_WAIT_MAX, read).await;
+        let entries = entries.map_err(|_| NotTaken::Log("it does not answer".to_owned()))??;
         let entry = entries.first();
         let entry = entry.filter(|entry| entry.position == position);
         let missing = || NotTaken::Log(format!("position {position} is not there"));

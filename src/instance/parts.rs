@@ -88,6 +88,9 @@ impl Parts {
             options.parked_kept_max,
         )?;
         drop(sections);
+        if own.position() != contents.meta.position() {
+            return Err(Broken("its parts are of different positions").into());
+        }
         let now_us = own.now_us();
         let rules = Arc::clone(&own.rulebook.in_force());
         let shard = |number: usize| -> Result<(Writer, Audit), Reject> {

@@ -48,6 +48,8 @@ impl Sequencer {
         state: &mut State,
         take: TakeCheckpoint,
     ) -> Result<(), Stopped> {
+        // Of the one before, the last may just have been taken.
+        state.saving.take_if(|outlet| outlet.is_finished());
         assert!(state.saving.is_none(), "a checkpoint is under way already");
         let TakeCheckpoint {
             channel,
@@ -191,6 +193,11 @@ impl Restoring {
     /// Takes ids.
     pub(crate) fn take_ids(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.admission.take_back_ids(bytes)
+    }
+
+    /// The last position that is in it.
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
     /// The log's time.

@@ -22,7 +22,7 @@ const BUCKETS: usize = 17;
 const FIRST_BUCKET_NS: u64 = 32_000;
 
 /// The calls that are told apart, by their path.
-const METHODS: [(&str, &str); 22] = [
+const METHODS: [(&str, &str); 23] = [
     ("/sellable.v1.Availability/Get", "Availability/Get"),
     ("/sellable.v1.Availability/Explain", "Availability/Explain"),
     ("/sellable.v1.Movements/Post", "Movements/Post"),
@@ -32,6 +32,10 @@ const METHODS: [(&str, &str); 22] = [
     ("/sellable.v1.Rules/GetAuthority", "Rules/GetAuthority"),
     ("/sellable.v1.Rules/PutAuthority", "Rules/PutAuthority"),
     ("/sellable.v1.Operations/Status", "Operations/Status"),
+    (
+        "/sellable.v1.Operations/Checkpoint",
+        "Operations/Checkpoint",
+    ),
     ("/sellable.v1.Operations/Digest", "Operations/Digest"),
     (
         "/sellable.v1.Operations/ListExceptions",

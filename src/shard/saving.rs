@@ -81,6 +81,8 @@ impl Writer {
 
     /// The state as it is now is to be saved, as that of one of so many shards.
     pub(super) fn begin_saving(&mut self, channel: &Sender<Message>, shards: usize) {
+        // Of the one before, the last may just have been taken.
+        self.saving.take_if(|saving| saving.outlet.is_finished());
         assert!(self.saving.is_none(), "a checkpoint is under way already");
         self.ledger.books_mut().begin_saving();
         self.ledger.begin_saving();

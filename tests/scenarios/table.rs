@@ -525,6 +525,12 @@ impl Reading<'_> {
             put(document_of(kind), number);
             put("line", line);
         }
+        let mut occurred_us = self.now_us;
+        let mut detail = detail;
+        if let Some((rest, text)) = format!(" {detail}").split_once(" at ") {
+            occurred_us = time(text)?;
+            detail = &detail[..rest.len().saturating_sub(1)];
+        }
         let (first, rest) = detail.split_once(' ').unwrap_or((detail, ""));
         match kind {
             "received" | "transfer_received" => put("condition", detail),
@@ -538,15 +544,22 @@ impl Reading<'_> {
                 put("to", to);
             }
             "adjusted" => put("reason", detail),
+            "counted" => {}
             "reserved" => put("channel", detail),
             "return_inspected" => put("disposition", detail),
             _ if !detail.is_empty() => return Err(format!("{detail:?} has no meaning here")),
             _ => {}
         }
-        let occurred_at = jiff::Timestamp::from_microsecond(self.now_us).expect("a time");
+        let occurred_at = jiff::Timestamp::from_microsecond(occurred_us).expect("a time");
         put("occurred_at", &occurred_at.to_string());
         let quantity = self.quantity(self.cell(&Column::Quantity))?;
-        object.insert("quantity".into(), quantity.into());
+        // A count has its units in the field of the condition.
+        let field = if kind == "counted" {
+            detail
+        } else {
+            "quantity"
+        };
+        object.insert(field.into(), quantity.into());
         let line = Value::Object(object).to_string();
         let movement = json::line(line.as_bytes(), None).movement;
         let movement = movement.map_err(|invalid| invalid.to_string())?;

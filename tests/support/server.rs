@@ -9,6 +9,7 @@
 )]
 
 use std::{
+    ffi::OsString,
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -46,6 +47,7 @@ share_percent = 90
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     settings: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
     rules: Option<String>,
 }
 
@@ -58,6 +60,12 @@ impl Setup {
     /// With one more setting, by the name of its key.
     pub(crate) fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.push((key.into(), value.to_string()));
+        self
+    }
+
+    /// With a variable in its environment.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -184,6 +192,7 @@ impl Server {
         for (key, value) in &self.setup.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        command.envs(self.setup.environment.iter().cloned());
         // A settings file that happens to lie in the working directory is not for tests.
         command.current_dir(self.dir.path());
         let child = command

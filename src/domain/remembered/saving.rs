@@ -219,7 +219,7 @@ mod tests {
             let mut head = Output::new();
             ids.begin_saving(&mut head);
             for (id, by, slices) in after {
-                go_on(&mut ids, if by > 80 { by - 80 } else { 0 });
+                go_on(&mut ids, by.saturating_sub(80));
                 ids.check_and_remember(key(id), id, applied);
                 for _ in 0..slices / 2 {
                     ids.save_slice();
