@@ -132,13 +132,13 @@ async fn what_is_too_old_says_what_the_oldest_is() {
     }
     // What was held then cannot be corrected any more, and what is held now can.
     let all = Selection::default();
-    let approve = |report: String| approve(&instance, &report, &all, "", "");
+    let approve = async |report: &str| approve(&instance, report, &all, "", "").await;
     let forgotten = held.report.report.clone();
     assert!(matches!(
-        approve(forgotten).await.expect_err("too old"),
+        approve(&forgotten).await.expect_err("too old"),
         ReconcileError::TooOld { .. }
     ));
-    let approved = approve("s".into()).await.expect("approved");
+    let approved = approve("s").await.expect("approved");
     assert_eq!((approved.corrected, approved.lines[0].variance), (1, 3));
     // An idle log is given the time that has come, and no other.
     log.set_clock(None);

@@ -14,10 +14,7 @@ mod server;
 #[path = "support/snapshots.rs"]
 mod snapshots;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use mapping::{LOCATION, Row};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -33,6 +30,8 @@ const SEED: u64 = 9;
 const ROWS: usize = 60_000;
 /// Errors of a few units that are planted.
 const PLANTED: usize = 40;
+/// Rows, more or less, that arrive after the comparison.
+const TOO_LATE: usize = 120;
 
 type Units = BTreeMap<String, i64>;
 
@@ -121,10 +120,12 @@ async fn exactly_the_planted_errors_are_reported() {
     // Of what is before it, some arrives late, and of that a part after the comparison.
     let (before, after): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.seconds <= as_of);
     let (mut timely, mut late, mut too_late) = (Vec::new(), Vec::new(), Vec::new());
+    let rows_before = before.len();
     for row in before {
-        match random.random_range(0..100) {
-            0..3 => late.push(row),
-            3..5 => too_late.push(row),
+        // Some 3 in 100 late, and some `TOO_LATE` of all.
+        match random.random_range(0..rows_before) {
+            at if at < TOO_LATE => too_late.push(row),
+            at if at < TOO_LATE + rows_before * 3 / 100 => late.push(row),
             _ => timely.push(row),
         }
     }
@@ -208,8 +209,8 @@ async fn exactly_the_planted_errors_are_reported() {
         summary.false_alarms_avoided,
     );
     assert!(
-        summary.false_alarms_avoided > 500 && summary.false_alarms_avoided > 5 * summary.variance,
-        "the books go on: {summary:?}"
+        summary.false_alarms_avoided > 10 * summary.variance,
+        "the books went on for as long again"
     );
 
     // What was on its way arrives, and those variances close by themselves.

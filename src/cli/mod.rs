@@ -68,7 +68,7 @@ enum Command {
     Reservation(reserve::ReservationArgs),
     /// Compare a snapshot of the ERP with the books of its own time; reports, approval
     #[command(after_help = reconcile::EXAMPLES)]
-    Reconcile(reconcile::ReconcileArgs),
+    Reconcile(Box<reconcile::ReconcileArgs>),
     /// How the server stands
     #[command(after_help = operations::STATUS_EXAMPLES)]
     Status(operations::StatusArgs),
@@ -135,7 +135,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Status(args) => block_on(operations::status(args, context)),
         Command::Reserve(args) => block_on(reserve::reserve(args, context)),
         Command::Reservation(args) => block_on(reserve::reservation(args, context)),
-        Command::Reconcile(args) => block_on(reconcile::run(args, context)),
+        Command::Reconcile(args) => block_on(reconcile::run(*args, context)),
         Command::Exceptions(args) => block_on(exceptions::run(args, context)),
         Command::Digest(args) => block_on(operations::digest(args, context)),
         Command::Checkpoint(args) => block_on(operations::checkpoint(args, context)),

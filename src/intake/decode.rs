@@ -298,7 +298,7 @@ impl Decoder {
             Body::Rules(put) => Decoded::Rules(at, put),
             Body::Authority(put) => Decoded::Authority(at, put),
             Body::Commands(batch) => Decoded::Commands(at, batch.commands),
-            Body::Comparison(comparison) => Decoded::Comparison(at, Box::new(comparison)),
+            Body::Comparison(comparison) => Decoded::Comparison(at, comparison),
             Body::Resolve(resolve) => {
                 let movement = self.released(&resolve);
                 Decoded::Resolve(at, Box::new(Resolve { resolve, movement }))

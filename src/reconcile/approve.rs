@@ -93,7 +93,7 @@ pub async fn approve(
         actor,
     };
     for part in findings.chunks_mut(SNAPSHOT_CHUNK_LINES) {
-        let again: Vec<&Finding> = part.iter().map(|own| &*own).collect();
+        let again: Vec<&Finding> = part.iter().collect();
         let compared = compare_again(instance, as_of, &again).await?;
         for (finding, compared) in part.iter_mut().zip(compared) {
             let condition = finding.condition as usize;

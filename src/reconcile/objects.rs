@@ -329,7 +329,7 @@ fn header(info: &ObjectInfo, settings: &Settings) -> Result<(pb::SnapshotHeader,
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     for (name, values) in info.headers.iter().flat_map(|headers| headers.iter()) {
         if let Some(value) = values.first() {
-            said.insert(plain(&name.to_string()), value.to_string());
+            said.insert(plain(name.as_ref()), value.to_string());
         }
     }
     for (name, value) in &info.metadata {

@@ -438,7 +438,7 @@ mod tests {
                         0 => Verdict::Timing,
                         _ => Verdict::Variance,
                     };
-                    let compared = compared(stated, stated - difference, verdict, at % 2 == 0);
+                    let compared = compared(stated, stated - difference, verdict, at.is_multiple_of(2));
                     let line = if listed { at as u64 + 1 } else { 0 };
                     tally.feed(&Cell {
                         sku: &at.to_string(),

@@ -46,7 +46,7 @@ pub enum Body<'a> {
     /// What a person decided about an exception.
     Resolve(pb::ResolveException),
     /// What came of comparing a snapshot, or a part of that.
-    Comparison(pb::Comparison),
+    Comparison(Box<pb::Comparison>),
 }
 
 /// The movements of a record, still encoded.
@@ -184,7 +184,7 @@ fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
         Pb::Commands(commands) => Body::Commands(commands),
         Pb::Authority(authority) => Body::Authority(authority),
         Pb::Resolve(resolve) => Body::Resolve(resolve),
-        Pb::Comparison(comparison) => Body::Comparison(comparison),
+        Pb::Comparison(comparison) => Body::Comparison(Box::new(comparison)),
     }))
 }
 

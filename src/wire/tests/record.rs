@@ -47,7 +47,7 @@ fn agree(bytes: &[u8]) {
                     assert_eq!(theirs, ours);
                 }
                 (pb::record::Body::Comparison(theirs), Body::Comparison(ours)) => {
-                    assert_eq!(ours, theirs);
+                    assert_eq!(*ours, theirs);
                 }
                 (pb::record::Body::Resolve(theirs), Body::Resolve(ours)) => {
                     assert_eq!(theirs, ours);
