@@ -201,8 +201,10 @@ fn between(variances: &StatedUnits, unsure: &[Vec<Physical>]) -> [Option<Verdict
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use Verdict::{Matched, Timing, Variance};
+    use super::{
+        Verdict::{Matched, Timing, Variance},
+        *,
+    };
 
     fn explained(variances: [i64; 4], unsure: &[&[Physical]]) -> [Verdict; 4] {
         let unsure: Vec<Vec<Physical>> = unsure.iter().map(|all| all.to_vec()).collect();

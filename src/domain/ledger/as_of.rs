@@ -37,6 +37,9 @@ use crate::{
 
 type Units = [i64; CONDITIONS];
 
+/// A condition whose variance has changed: the snapshot, and the units before and now.
+type Reviewed = (usize, Box<str>, i64, i64);
+
 impl<B: Books> Ledger<B> {
     /// Movements that arrived before this may be forgotten from now on.
     pub fn forget(&mut self, before_us: TimeUs) {
@@ -235,7 +238,7 @@ impl<B: Books> Ledger<B> {
         let Some(cell) = self.counted.get_mut(sku, at) else {
             return;
         };
-        let mut found: SmallVec<[(usize, Box<str>, i64, i64); 1]> = SmallVec::new();
+        let mut found: SmallVec<[Reviewed; 1]> = SmallVec::new();
         for condition in 0..CONDITIONS {
             let Some(stated) = &cell.stated[condition] else {
                 continue;
