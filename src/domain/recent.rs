@@ -296,21 +296,48 @@ impl RecentMovements {
 
     /// All of them, to be looked through elsewhere: what is kept from now on is not among them.
     pub fn view(&self) -> RecentView {
-        RecentView(self.pages.iter().cloned().collect())
+        RecentView {
+            pages: self.pages.iter().cloned().collect(),
+            forgotten: self.forgotten,
+        }
     }
 
-    /// Takes back a page that was saved, as far as it belongs to this one of so many shards. `last`
-    /// is to put where the last recent movement of a cell is, and to tell where it was.
+    /// Takes back a page that this shard saved, when its cells know their last movements.
+    ///
+    /// # Errors
+    /// If these bytes were not saved so, or not in this order.
+    pub fn take_back_page(&mut self, input: &mut Input<'_>) -> Result<(), Broken> {
+        let (number, arrived_us, count) = (input.u64()?, input.i64()?, input.count()?);
+        if self.pages.is_empty() {
+            self.forgotten = number;
+        }
+        if count > PAGE || number != self.forgotten + self.pages.len() as u64 {
+            return Err(Broken("a page of recent movements is missing"));
+        }
+        let mut entries = Vec::with_capacity(PAGE);
+        for _ in 0..count {
+            entries.push(load(input)?);
+        }
+        self.pages.push_back(Page {
+            entries: Arc::new(entries),
+            arrived_us,
+        });
+        Ok(())
+    }
+
+    /// Takes back a page that was saved by one of another number of shards, as far as it belongs to
+    /// this one. `last` is to put where the last recent movement of a cell is, and to tell where it
+    /// was.
     ///
     /// # Errors
     /// If these bytes were not saved so.
-    pub fn take_back(
+    pub fn take_back_share(
         &mut self,
         input: &mut Input<'_>,
         (shard, shards): (usize, usize),
         mut last: impl FnMut(SkuHash, Loc, Trail) -> Result<Trail, Broken>,
     ) -> Result<(), Broken> {
-        let (arrived_us, mut left) = (input.i64()?, input.count()?);
+        let (_, arrived_us, mut left) = (input.u64()?, input.i64()?, input.count()?);
         let mut entries = Vec::with_capacity(2);
         while left > 0 {
             entries.clear();
@@ -340,7 +367,7 @@ fn load(input: &mut Input<'_>) -> Result<Entry, Broken> {
         id: input.u64()?,
         sku: input.u64()?,
         at: input.u32()?,
-        before: 0,
+        before: input.u32()?,
         quantity: input.i32()?,
         packed: input.u32()?,
     };
@@ -358,13 +385,17 @@ fn load(input: &mut Input<'_>) -> Result<Entry, Broken> {
 
 /// Recent movements, as they were.
 #[derive(Debug, Clone, Default)]
-pub struct RecentView(VecDeque<Page>);
+pub struct RecentView {
+    pages: VecDeque<Page>,
+    /// Pages forgotten before the first of them.
+    forgotten: u64,
+}
 
 impl RecentView {
     /// When the movement occurred whose key begins so, and which `source` reported. The last to
     /// arrive, if there are several: a person has released a conflicting duplicate.
     pub fn occurred_us(&self, id: u64, source: u32) -> Option<TimeUs> {
-        let pages = self.0.iter().rev();
+        let pages = self.pages.iter().rev();
         let entries = pages.flat_map(|page| page.entries.iter().rev());
         entries
             .filter(|entry| entry.at != NOWHERE)
@@ -374,9 +405,11 @@ impl RecentView {
 
     /// Takes the oldest page of what is left, and saves it. False if nothing is left.
     pub fn save_next(&mut self, output: &mut Output) -> bool {
-        let Some(page) = self.0.pop_front() else {
+        let Some(page) = self.pages.pop_front() else {
             return false;
         };
+        output.u64(self.forgotten);
+        self.forgotten += 1;
         output.i64(page.arrived_us);
         output.count(page.entries.len());
         for entry in &*page.entries {
@@ -384,6 +417,7 @@ impl RecentView {
             output.u64(entry.id);
             output.u64(entry.sku);
             output.u32(entry.at);
+            output.u32(entry.before);
             output.i32(entry.quantity);
             output.u32(entry.packed);
         }

@@ -115,7 +115,7 @@ impl Parts {
                     let label = section.label;
                     let same = usize::from(label.shards) == options.shards;
                     if !same || usize::from(label.shard) == number {
-                        shard.take(kind, &contents.read(section)?)?;
+                        shard.take(kind, &contents.read(section)?, same)?;
                     }
                 }
             }

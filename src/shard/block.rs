@@ -327,6 +327,18 @@ impl Block {
         self.cells.store(cells as u32 + 1, Relaxed);
     }
 
+    /// Puts a new cell behind all others, whose locations have lower numbers. Only while nobody else
+    /// knows the block.
+    ///
+    /// # Panics
+    /// If there is no room.
+    pub(crate) fn append(&self, cell: usize, at: Loc, balances: &Balances) {
+        debug_assert_eq!(cell, self.cells());
+        self.locations()[cell].store(at.0, Relaxed);
+        self.set_balances(cell, balances);
+        self.cells.store(cell as u32 + 1, Relaxed);
+    }
+
     /// A copy with another shape, which must have room for what is here.
     pub(crate) fn copy(&self, shape: Shape) -> NonNull<Block> {
         let block = Block::allocate(self.hash, self.name(), shape);

@@ -167,15 +167,15 @@ impl Restoring {
         }
     }
 
-    /// Takes what belongs to this shard of a section.
-    pub(crate) fn take(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), Broken> {
+    /// Takes what belongs to this shard of a section. `own`: the same of as many shards saved it.
+    pub(crate) fn take(&mut self, kind: Kind, bytes: &[u8], own: bool) -> Result<(), Broken> {
         let Self { ledger, place, .. } = self;
         match kind {
-            Kind::Blocks => ledger.books_mut().take_back(bytes, *place),
-            Kind::Lines => ledger.take_back(SavedPart::Lines, bytes, *place),
-            Kind::Timers => ledger.take_back(SavedPart::Timers, bytes, *place),
-            Kind::Recent => ledger.take_back(SavedPart::Recent, bytes, *place),
-            Kind::Counted => ledger.take_back(SavedPart::Counted, bytes, *place),
+            Kind::Blocks => ledger.books_mut().take_back(bytes, *place, own),
+            Kind::Lines => ledger.take_back(SavedPart::Lines, bytes, *place, own),
+            Kind::Timers => ledger.take_back(SavedPart::Timers, bytes, *place, own),
+            Kind::Recent => ledger.take_back(SavedPart::Recent, bytes, *place, own),
+            Kind::Counted => ledger.take_back(SavedPart::Counted, bytes, *place, own),
             Kind::Exceptions => self.take_exceptions(bytes),
             _ => Ok(()),
         }

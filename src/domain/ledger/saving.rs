@@ -79,7 +79,8 @@ impl<B: Books> Ledger<B> {
         }
     }
 
-    /// Takes back of what was saved of a part that which belongs to this one of so many shards.
+    /// Takes back of what was saved of a part that which belongs to this one of so many shards. `own`:
+    /// the same of as many shards saved it.
     ///
     /// # Errors
     /// If these bytes were not saved so.
@@ -88,11 +89,12 @@ impl<B: Books> Ledger<B> {
         part: SavedPart,
         bytes: &[u8],
         place: (usize, usize),
+        own: bool,
     ) -> Result<(), Broken> {
         match part {
             SavedPart::Lines => self.lines.take_back(bytes, place),
             SavedPart::Timers => self.take_back_timers(bytes, place),
-            SavedPart::Recent => self.take_back_recent(bytes, place),
+            SavedPart::Recent => self.take_back_recent(bytes, place, own),
             SavedPart::Counted => self.counted.take_back(bytes, place),
         }
     }
@@ -107,11 +109,20 @@ impl<B: Books> Ledger<B> {
         self.now_us = now_us;
     }
 
-    fn take_back_recent(&mut self, bytes: &[u8], place: (usize, usize)) -> Result<(), Broken> {
+    fn take_back_recent(
+        &mut self,
+        bytes: &[u8],
+        place: (usize, usize),
+        own: bool,
+    ) -> Result<(), Broken> {
         let Self { books, recent, .. } = self;
         let mut input = Input::new(bytes);
         while !input.is_empty() {
-            recent.take_back(&mut input, place, |sku, at, last| {
+            if own {
+                recent.take_back_page(&mut input)?;
+                continue;
+            }
+            recent.take_back_share(&mut input, place, |sku, at, last| {
                 let before = books.swap_trail(sku, at, last);
                 before.ok_or(Broken(
                     "it has a recent movement of a cell that is not there",

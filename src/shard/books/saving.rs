@@ -6,7 +6,7 @@
 //!
 //! A block in bytes: hash of the SKU (8), length of its name (1), whether balances have 64 bits (1),
 //! number of cells (4), units in from outside less units out (8), the name; then the numbers of the
-//! locations (4 each), then the balances, seven of 32 or 64 bits for each cell.
+//! locations (4 each), where the last recent movement of each is (4 each), then the balances, seven of 32 or 64 bits for each cell.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -17,6 +17,7 @@ use crate::{
     domain::{
         balances::{ACCOUNTS, Balances, Loc},
         keys::SkuHash,
+        recent::Trail,
         saved::{Broken, Input, Output, text_of},
     },
     shard::{
@@ -84,6 +85,7 @@ impl ShardBooks {
         &mut self,
         bytes: &[u8],
         (shard, shards): (usize, usize),
+        own: bool,
     ) -> Result<(), Broken> {
         let mut blocks = SavedBlocks::new(bytes);
         while let Some(saved) = blocks.next()? {
@@ -93,12 +95,12 @@ impl ShardBooks {
             if saved.hash != SkuHash::of(saved.name) {
                 return Err(Broken("it has a SKU whose hash is not that of its name"));
             }
-            self.put_back(&saved);
+            self.put_back(&saved, own);
         }
         Ok(())
     }
 
-    fn put_back(&mut self, saved: &SavedBlock<'_>) {
+    fn put_back(&mut self, saved: &SavedBlock<'_>, own: bool) {
         let Self { index, desk } = self;
         let shape = Shape {
             cells_max: room_for(saved.cells as u32).max(1),
@@ -110,9 +112,12 @@ impl ShardBooks {
         let block = unsafe { made.as_ref() };
         block.set_mark(desk.saving.mark);
         block.add_net_in(saved.net_in);
-        for (cell, (at, balances)) in saved.cells().enumerate() {
-            block.insert(cell, at);
-            block.set_balances(cell, &balances);
+        for (cell, (at, trail, balances)) in saved.cells().enumerate() {
+            block.append(cell, at, &balances);
+            // Another number of shards keeps its recent movements elsewhere.
+            if own {
+                block.set_trail(cell, trail);
+            }
         }
         desk.make_sums(block);
         desk.counts.skus.fetch_add(1, Relaxed);
@@ -135,6 +140,9 @@ fn put(output: &mut Output, block: &Block) {
     output.raw(block.name().as_bytes());
     for cell in 0..block.cells() {
         output.u32(block.location(cell).0);
+    }
+    for cell in 0..block.cells() {
+        output.u32(block.trail(cell).0);
     }
     for cell in 0..block.cells() {
         for units in block.balances(cell).0 {
@@ -160,6 +168,7 @@ struct SavedBlock<'a> {
     wide: bool,
     cells: usize,
     locations: &'a [u8],
+    trails: &'a [u8],
     balances: &'a [u8],
 }
 
@@ -188,6 +197,7 @@ impl<'a> SavedBlocks<'a> {
             wide,
             cells,
             locations: input.exactly(cells * size_of::<u32>())?,
+            trails: input.exactly(cells * size_of::<u32>())?,
             balances: input.exactly(cells * ACCOUNTS * if wide { 8 } else { 4 })?,
         }))
     }
@@ -195,12 +205,14 @@ impl<'a> SavedBlocks<'a> {
 
 impl SavedBlock<'_> {
     /// Its cells, by number of location.
-    pub(crate) fn cells(&self) -> impl Iterator<Item = (Loc, Balances)> {
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (Loc, Trail, Balances)> {
         let (locations, _) = self.locations.as_chunks::<4>();
         let unit = if self.wide { 8 } else { 4 };
         let balances = self.balances.chunks_exact(ACCOUNTS * unit);
         let wide = self.wide;
-        locations.iter().zip(balances).map(move |(at, units)| {
+        let (trails, _) = self.trails.as_chunks::<4>();
+        let places = locations.iter().zip(trails);
+        places.zip(balances).map(move |((at, trail), units)| {
             let mut balances = Balances::ZERO;
             if wide {
                 let (units, _) = units.as_chunks::<8>();
@@ -213,7 +225,8 @@ impl SavedBlock<'_> {
                     *balance = i64::from(i32::from_le_bytes(*units));
                 }
             }
-            (Loc(u32::from_le_bytes(*at)), balances)
+            let trail = Trail(u32::from_le_bytes(*trail));
+            (Loc(u32::from_le_bytes(*at)), trail, balances)
         })
     }
 }
@@ -227,7 +240,7 @@ pub(crate) fn cells_of(
     let mut skus = 0;
     while let Some(block) = blocks.next()? {
         skus += 1;
-        for (at, balances) in block.cells() {
+        for (at, _, balances) in block.cells() {
             visit(block.name, at, &balances);
         }
     }
