@@ -133,6 +133,11 @@ pub const CHECKPOINT_LOOK_EVERY_MS: u64 = 200;
 pub const CHECKPOINT_FETCH_RECORDS_MIN: u64 = 100_000;
 /// Bytes of what is saved that make a section of a checkpoint, one thing more or less.
 pub const CHECKPOINT_SECTION_BYTES: usize = 256 << 10;
+/// Times as long as saving a slice of the state took, the next slice waits: so a checkpoint takes
+/// a tenth of a processor from each shard, and the thread that writes it no more than keeps up.
+pub const CHECKPOINT_REST_FACTOR: u32 = 9;
+/// How often the sequencer looks for work while it rests between slices, in microseconds.
+pub const CHECKPOINT_REST_LOOK_US: u64 = 200;
 /// Sections that may wait to be written into a checkpoint.
 pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 64;
 /// Most bytes that a writer holds of what it had to save before it changed; beyond it, it waits for

@@ -5,7 +5,12 @@
 //! never makes a writer wait for the disk: it saves no further slices until there is room, and only
 //! what has to be saved because it is about to change gathers, up to [`OUTLET_BYTES_MAX`].
 
-use std::{collections::VecDeque, io, path::Path, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 
@@ -15,7 +20,10 @@ use super::{
 };
 use crate::{
     domain::saved::Broken,
-    limits::{CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_SECTION_BYTES, OUTLET_BYTES_MAX},
+    limits::{
+        CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_REST_FACTOR, CHECKPOINT_SECTION_BYTES,
+        OUTLET_BYTES_MAX,
+    },
 };
 
 /// What is on its way into the file.
@@ -27,6 +35,31 @@ pub(crate) enum Message {
     Later(Box<dyn FnOnce() -> (Label, Vec<u8>) + Send>),
     /// One of those that save has saved everything.
     Done,
+}
+
+/// How fast slices follow each other: a checkpoint is in no hurry, and those who query and reserve
+/// want the processor now.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// How long until the next slice; zero: now.
+    pub(crate) fn pause(&self) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| {
+            next.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Saves a slice, and rests in proportion to the time it took.
+    pub(crate) fn slice<T>(&mut self, save: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let saved = save();
+        let ended = Instant::now();
+        self.next = Some(ended + (ended - started) * CHECKPOINT_REST_FACTOR);
+        saved
+    }
 }
 
 /// Where one of those that save puts what it has.

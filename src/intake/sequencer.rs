@@ -4,9 +4,12 @@
 //! Idempotency is decided here and not in the shards, since an id may come again with another
 //! SKU: what it does must not depend on the number of shards.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use crossbeam::channel::Sender;
@@ -26,7 +29,7 @@ use super::{
     saving::TakeCheckpoint,
 };
 use crate::{
-    checkpoint::saving::Outlet,
+    checkpoint::saving::{Outlet, Pace},
     domain::{
         admission::{Admission, Horizon, Verdict},
         authority::Permissions,
@@ -37,7 +40,7 @@ use crate::{
         reconcile::Statement,
         rules::Rules,
     },
-    limits::{AHEAD_US_MAX, PREFETCH_POSTINGS},
+    limits::{AHEAD_US_MAX, CHECKPOINT_REST_LOOK_US, PREFETCH_POSTINGS},
     log::Position,
     proto::v1 as pb,
     shard::{
@@ -122,11 +125,16 @@ impl Sequencer {
     /// Works from this state on until no more steps can come, or a shard has ended; saves while
     /// there is nothing to do, and a little after each step.
     pub(crate) fn run(self, mut state: State, mut steps: mpsc::Receiver<Step>) {
+        let mut pace = Pace::default();
         loop {
             let step = if state.saving.is_some() {
                 match steps.try_recv() {
                     Ok(step) => Some(step),
-                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Empty) => {
+                        let look = Duration::from_micros(CHECKPOINT_REST_LOOK_US);
+                        std::thread::park_timeout(pace.pause().min(look));
+                        None
+                    }
                     Err(TryRecvError::Disconnected) => return,
                 }
             } else {
@@ -140,7 +148,9 @@ impl Sequencer {
             {
                 return;
             }
-            self.save_slice(&mut state);
+            if state.saving.is_some() && pace.pause().is_zero() {
+                pace.slice(|| self.save_slice(&mut state));
+            }
         }
     }
 

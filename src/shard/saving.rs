@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{
     books::{Audit, Counts, ShardBooks, cells_of},
@@ -15,7 +15,7 @@ use crate::{
     checkpoint::{
         Kind, Totals,
         format::Label,
-        saving::{Message, Outlet},
+        saving::{Message, Outlet, Pace},
     },
     domain::{
         balances::LocationNames,
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Saving {
     outlet: Outlet,
     of: (u16, u16),
+    pace: Pace,
 }
 
 const fn kind_of(part: SavedPart) -> Kind {
@@ -56,15 +57,15 @@ impl Saving {
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty; saves while there is nothing to do, and a little
-    /// after each work.
+    /// Works until the queue is closed and empty. While a checkpoint is taken, saves a slice now and
+    /// then, between two works or while there is nothing to do.
     pub(super) fn run(mut self, queue: &Receiver<Work>) {
         loop {
-            let work = if self.saving.is_some() {
-                match queue.try_recv() {
+            let work = if let Some(saving) = &self.saving {
+                match queue.recv_timeout(saving.pace.pause()) {
                     Ok(work) => Some(work),
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             } else {
                 match queue.recv() {
@@ -75,7 +76,14 @@ impl Writer {
             if let Some(work) = work {
                 self.work(work);
             }
-            self.save_slice();
+            let due = |saving: &&mut Saving| saving.pace.pause().is_zero();
+            if let Some(saving) = self.saving.as_mut().filter(due) {
+                let mut pace = std::mem::take(&mut saving.pace);
+                pace.slice(|| self.save_slice());
+                if let Some(saving) = &mut self.saving {
+                    saving.pace = pace;
+                }
+            }
         }
     }
 
@@ -89,6 +97,7 @@ impl Writer {
         let mut saving = Saving {
             outlet: Outlet::new(channel.clone()),
             of: (self.number as u16, shards as u16),
+            pace: Pace::default(),
         };
         let open = self.lock_exceptions().all();
         let label = saving.label(Kind::Exceptions);
