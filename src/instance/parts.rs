@@ -122,6 +122,7 @@ impl Parts {
             Ok(shard.finish(now_us))
         };
         let (ids, shards) = std::thread::scope(|scope| {
+            scope.spawn(|| contents.read_ahead());
             let shards: Vec<_> = (0..options.shards)
                 .map(|number| scope.spawn(move || shard(number)))
                 .collect();
