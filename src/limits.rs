@@ -85,6 +85,8 @@ pub const SNAPSHOT_LINES_MAX: u64 = 50_000_000;
 pub const SNAPSHOT_CHUNK_LINES: usize = 4_096;
 /// Chunks of a snapshot that are compared, or wait for it, at once.
 pub const SNAPSHOT_CHUNKS_MAX: usize = 4;
+/// Bytes of a snapshot that is copied to a temporary file, as it cannot be read where it is.
+pub const SNAPSHOT_COPY_BYTES_MAX: u64 = 8 << 30;
 /// Patterns of the scope of a snapshot.
 pub const SNAPSHOT_SCOPE_MAX: usize = 100;
 /// Lines of a snapshot that an answer names as wrong; all others are counted.

@@ -3,6 +3,8 @@
 
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/parquet_file.rs"]
+mod parquet_file;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/snapshots.rs"]
@@ -16,6 +18,8 @@ use async_nats::jetstream::{
     object_store::{ObjectMetadata, ObjectStore},
 };
 use nats::NatsServer;
+use parquet::file::properties::WriterProperties;
+use parquet_file::Cells;
 use sellable::proto::v1 as pb;
 use server::{Client, PATIENCE, Server, Setup, received};
 use snapshots::variances;
@@ -47,7 +51,7 @@ impl Erp {
         Self { bucket, context }
     }
 
-    async fn put(&self, name: &str, metadata: &[(&str, &str)], content: &str) {
+    async fn put(&self, name: &str, metadata: &[(&str, &str)], content: impl AsRef<[u8]>) {
         let metadata: HashMap<String, String> = metadata
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
@@ -57,7 +61,7 @@ impl Erp {
             metadata,
             ..ObjectMetadata::default()
         };
-        let put = self.bucket.put(about, &mut content.as_bytes()).await;
+        let put = self.bucket.put(about, &mut content.as_ref()).await;
         put.expect("put");
     }
 
@@ -131,7 +135,7 @@ async fn exactly_one_of_two_instances_takes_each_snapshot() {
     // Each of ten snapshots finds another SKU to be two units fewer, and one that is far off.
     for n in 0..10 {
         let rows = format!("sku,location,good\nS{n},dc,8\nS{},dc,{}\n", n + 10, 100 + n);
-        erp.put(&format!("day-{n}.csv"), &[("as_of", AS_OF)], &rows)
+        erp.put(&format!("day-{n}.csv"), &[("as_of", AS_OF)], rows)
             .await;
     }
     for n in 0..10 {
@@ -166,6 +170,22 @@ async fn exactly_one_of_two_instances_takes_each_snapshot() {
     assert_eq!((night.watermark.as_str(), summary.corrected), ("S19", 0));
     assert_eq!((summary.missing_in_snapshot, summary.reported), (19, 20));
 
+    // Parquet says the same.
+    let columns = [
+        Cells::texts(["S0"]),
+        Cells::texts(["dc"]),
+        Cells::I32(vec![Some(9)]),
+    ];
+    let fields = "required binary sku; required binary location; required int32 good;";
+    let line = parquet_file::file(fields, &columns, 1, WriterProperties::default());
+    let mut again = more;
+    again[2].1 = "again";
+    erp.put("night.parquet", &again, &line).await;
+    let summary = report(&b, "again").await.summary.expect("a summary");
+    assert_eq!((summary.missing_in_snapshot, summary.reported), (19, 20));
+    let cut = &line[..line.len() - 1];
+    erp.put("cut.parquet", &[("as_of", AS_OF)], cut).await;
+
     // What cannot be compared is refused once, says why, and is in nobody's way.
     erp.put("undated.csv", &[], "sku,location,good\nS0,dc,8\n")
         .await;
@@ -177,6 +197,7 @@ async fn exactly_one_of_two_instances_takes_each_snapshot() {
     .await;
     erp.bucket.delete("day-1.csv").await.expect("deleted");
     for (name, reason) in [
+        ("cut.parquet", "cut off"),
         ("undated.csv", "neither `as_of`"),
         ("bad.csv", "line 2: good"),
     ] {

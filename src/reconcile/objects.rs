@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     instance::Instance,
-    limits::{SNAPSHOT_CHUNK_LINES, SNAPSHOT_CHUNKS_MAX},
+    limits::{SNAPSHOT_CHUNK_LINES, SNAPSHOT_CHUNKS_MAX, SNAPSHOT_COPY_BYTES_MAX},
     log::{
         LogError,
         jetstream::{self, open_context},
@@ -208,7 +208,8 @@ async fn compare(
     };
     let file = match download(bucket, &name).await {
         Ok(file) => file,
-        Err(error) => return Taken::Later(format!("{name}: {error}")),
+        Err(Download::TooLarge(error)) => return Taken::Refused(format!("{name}: {error}")),
+        Err(Download::Failed(error)) => return Taken::Later(format!("{name}: {error}")),
     };
     match compare_file(instance, settings, header, file, format).await {
         Ok(report) => {
@@ -288,7 +289,7 @@ fn read(file: std::fs::File, format: Format) -> mpsc::Receiver<Result<Vec<Row>, 
     let (batches, receiver) = mpsc::channel(SNAPSHOT_CHUNKS_MAX);
     tokio::task::spawn_blocking(move || {
         let read = || -> Result<(), FileError> {
-            let mut rows = files::open(file, format)?;
+            let mut rows = files::open_file(file, format)?;
             let mut batch = Vec::new();
             while let Some(row) = rows.next_row()? {
                 batch.push(row);
@@ -312,14 +313,34 @@ fn read(file: std::fs::File, format: Format) -> mpsc::Receiver<Result<Vec<Row>, 
     receiver
 }
 
+/// Why an object was not copied.
+enum Download {
+    TooLarge(FileError),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Download {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Copies an object into a file that is gone once it is closed. The client checks its hash.
-async fn download(bucket: &ObjectStore, name: &str) -> io::Result<std::fs::File> {
+async fn download(bucket: &ObjectStore, name: &str) -> Result<std::fs::File, Download> {
     let mut object = bucket.get(name).await.map_err(io::Error::other)?;
+    fits(&object.info).map_err(Download::TooLarge)?;
     let mut file = tokio::fs::File::from_std(tempfile::tempfile()?);
     tokio::io::copy(&mut object, &mut file).await?;
     let mut file = file.into_std().await;
     io::Seek::rewind(&mut file)?;
     Ok(file)
+}
+
+fn fits(info: &ObjectInfo) -> Result<(), FileError> {
+    match info.size as u64 > SNAPSHOT_COPY_BYTES_MAX {
+        true => Err(FileError::too_large(SNAPSHOT_COPY_BYTES_MAX)),
+        false => Ok(()),
+    }
 }
 
 /// What an object says about itself: its metadata first, then its headers. Names are taken whether
@@ -363,7 +384,8 @@ fn header(info: &ObjectInfo, settings: &Settings) -> Result<(pb::SnapshotHeader,
         (Some(other), _) => return Err(format!("`policy` is {other:?}; report or correct")),
     };
     let format = Format::of_name(&info.name);
-    let format = format.ok_or("its form does not follow from its name; name it .csv or .ndjson")?;
+    let format = format
+        .ok_or("its form does not follow from its name; name it .csv, .ndjson or .parquet")?;
     let scope = get("scope").unwrap_or_default().split(',').map(str::trim);
     let header = pb::SnapshotHeader {
         snapshot: get("snapshot").unwrap_or(&info.name).to_owned(),
@@ -439,12 +461,18 @@ mod tests {
             ("a.csv", &[][..], "neither `as_of`"),
             ("a.csv", &[at, ("watermark", "1")], "one of them"),
             ("a.csv", &[("as_of", "yesterday")], "`as_of` is"),
-            ("a.txt", &[at], ".csv or .ndjson"),
+            ("a.txt", &[at], ".csv, .ndjson or .parquet"),
             ("a.csv", &[at, ("policy", "correct")], "is report"),
             ("a.csv", &[at, ("policy", "fix")], "\"fix\""),
         ] {
             let error = header(&info(name, metadata), &settings(None)).expect_err("wrong");
             assert!(error.contains(says), "{error}");
         }
+        let mut large = info("a.parquet", &[at]);
+        large.size = usize::try_from(SNAPSHOT_COPY_BYTES_MAX).expect("64 bits");
+        assert_eq!(fits(&large), Ok(()));
+        large.size += 1;
+        let error = fits(&large).expect_err("too large").to_string();
+        assert!(error.contains("more than 8589934592 bytes"), "{error}");
     }
 }

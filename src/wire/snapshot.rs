@@ -1,6 +1,7 @@
-//! Lines of the ERP's snapshots: in CSV and in JSON, and their limits whatever they came in.
+//! Lines of the ERP's snapshots: in CSV and in JSON, and their names and limits whatever they came
+//! in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display};
 
 use ::csv::{ByteRecord, StringRecord};
 use serde::Deserialize;
@@ -55,16 +56,64 @@ pub fn check(line: &pb::SnapshotLine) -> Result<(), Invalid> {
     }
     for (units, name) in stated.into_iter().zip(&COLUMNS[CONDITIONS..]) {
         if let Some(units) = units.filter(|units| units.unsigned_abs() > UNITS_MAX) {
-            return Err(Invalid::new(
-                *name,
-                format!("is {units}; at most {UNITS_MAX} units, above or below 0"),
-            ));
+            return Err(too_many(name, units));
         }
     }
     Ok(())
 }
 
+/// More units than a line may state.
+pub fn too_many(field: &str, units: impl Display) -> Invalid {
+    let reason = format!("is {units}; at most {UNITS_MAX} units, above or below 0");
+    Invalid::new(field, reason)
+}
+
 const UNITS_MAX: u64 = SNAPSHOT_UNITS_MAX.unsigned_abs();
+
+/// What names the columns of a CSV file.
+const HEADER: &str = "header";
+
+/// Where each of [`COLUMNS`] is among the names that `field` has, a header or a schema.
+///
+/// # Errors
+/// If a column is unknown or there twice, or one is missing that every line needs. The finding is
+/// about `field`.
+pub fn places<'a>(
+    field: &'static str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<[Option<usize>; COLUMNS.len()], Invalid> {
+    let mut places = [None; COLUMNS.len()];
+    for (place, name) in names.into_iter().enumerate() {
+        let Some(column) = COLUMNS.iter().position(|own| *own == name) else {
+            let hint = closest(name, COLUMNS)
+                .unwrap_or_else(|| format!("columns are {}", COLUMNS.join(", ")));
+            let reason = format!("has the unknown column {}; {hint}", quoted(name));
+            return Err(Invalid::new(field, reason));
+        };
+        if places[column].replace(place).is_some() {
+            let reason = format!("has the column `{name}` twice");
+            return Err(Invalid::new(field, reason));
+        }
+    }
+    let missing = |column: usize| places[column].is_none();
+    if let Some(column) = (0..CONDITIONS).find(|column| missing(*column)) {
+        let name = COLUMNS[column];
+        let remark = match field {
+            HEADER => " (a header row is required)",
+            _ => "",
+        };
+        let reason = format!("has no column `{name}`{remark}");
+        return Err(Invalid::new(field, reason));
+    }
+    if (CONDITIONS..COLUMNS.len()).all(missing) {
+        let reason = format!(
+            "has no column of a condition: one of {}",
+            COLUMNS[CONDITIONS..].join(", ")
+        );
+        return Err(Invalid::new(field, reason));
+    }
+    Ok(places)
+}
 
 /// The columns of a CSV file, by place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,33 +130,9 @@ impl Columns {
     /// If a column is unknown or there twice, or one is missing that every line needs. The
     /// finding's field is `header`.
     pub fn from_header(header: &StringRecord) -> Result<Self, Invalid> {
-        let mut places = [None; COLUMNS.len()];
-        for (place, name) in header.iter().enumerate() {
-            let name = name.trim().trim_start_matches('\u{feff}');
-            let Some(column) = COLUMNS.iter().position(|own| *own == name) else {
-                let hint = closest(name, COLUMNS)
-                    .unwrap_or_else(|| format!("columns are {}", COLUMNS.join(", ")));
-                let reason = format!("has the unknown column {}; {hint}", quoted(name));
-                return Err(Invalid::new("header", reason));
-            };
-            if places[column].replace(place).is_some() {
-                let reason = format!("has the column `{name}` twice");
-                return Err(Invalid::new("header", reason));
-            }
-        }
-        let missing = |column: usize| places[column].is_none();
-        if let Some(column) = (0..CONDITIONS).find(|column| missing(*column)) {
-            let name = COLUMNS[column];
-            let reason = format!("has no column `{name}` (a header row is required)");
-            return Err(Invalid::new("header", reason));
-        }
-        if (CONDITIONS..COLUMNS.len()).all(missing) {
-            let reason = format!(
-                "has no column of a condition: one of {}",
-                COLUMNS[CONDITIONS..].join(", ")
-            );
-            return Err(Invalid::new("header", reason));
-        }
+        let names = header.iter().map(str::trim);
+        let names = names.map(|name| name.trim_start_matches('\u{feff}'));
+        let places = places(HEADER, names)?;
         Ok(Self {
             places,
             count: header.len(),

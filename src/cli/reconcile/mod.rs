@@ -6,7 +6,6 @@ mod send;
 
 use std::{
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +22,7 @@ use super::{
 use crate::{
     limits::CLOCK_TOLERANCE_MS_MAX,
     proto::v1::{self as pb, snapshot_header::Moment},
-    reconcile::files::{self, Format},
+    reconcile::files::{self, FileError, Format, Rows},
     wire,
 };
 use export::Export;
@@ -39,7 +38,8 @@ Examples:
   sellable reconcile approve monday --location store-7 --note 'counted'
 
 CSV has a header row: sku, location, and at least one of good, quarantined, damaged and
-return_pending. A field that is empty is not stated. NDJSON has the same names.
+return_pending. A field that is empty is not stated. NDJSON and Parquet have the same names; null
+is not stated. Parquet has whole numbers, as INT32 or INT64; its lines are its rows, from 1.
 
 Comparing a snapshot again is safe: what was corrected counts once. Exits with 7 if variances are
 left, and with 5 if lines were skipped and none is.";
@@ -244,16 +244,14 @@ async fn compare(args: CompareArgs, context: &Context) -> Result<Exit, Failure> 
     })?;
     let header = header(&args, &path)?;
     let name = path.display().to_string();
-    let (file, bytes) = open(&path)?;
     let format = args
         .format
         .or_else(|| Format::of_name(&name))
         .ok_or_else(|| {
             Failure::usage(format!("the form of {name} does not follow from its name"))
-                .hint("say --format csv or --format ndjson")
+                .hint("say --format csv, ndjson or parquet")
         })?;
-    let unreadable = |error: files::FileError| Failure::usage(format!("{name}: {error}"));
-    let rows = files::open(file, format).map_err(unreadable)?;
+    let (rows, bytes) = open(&path, format)?;
     // Before anything is written, so that a wrong address leaves no file behind.
     let client = args.server.connect().await?;
     let mut export = Export::to(args.shown.export.as_deref())?;
@@ -341,9 +339,11 @@ fn header(args: &CompareArgs, path: &Path) -> Result<pb::SnapshotHeader, Failure
 }
 
 /// Opens the file; its size in bytes, if it has one.
-fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+fn open(path: &Path, format: Format) -> Result<(Box<dyn Rows>, Option<u64>), Failure> {
+    let unreadable = |error: FileError| Failure::usage(format!("{}: {error}", path.display()));
     if path == Path::new("-") {
-        return Ok((Box::new(std::io::stdin()), None));
+        let rows = files::open(std::io::stdin(), format).map_err(unreadable)?;
+        return Ok((rows, None));
     }
     let next = "name the file of a snapshot, or - to read it from stdin";
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
@@ -354,7 +354,8 @@ fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
         return Err(Failure::usage(format!("{} is a directory", path.display())).hint(next));
     }
     let bytes = metadata.is_file().then_some(metadata.len());
-    Ok((Box::new(file), bytes))
+    let rows = files::open_file(file, format).map_err(unreadable)?;
+    Ok((rows, bytes))
 }
 
 async fn reports(source: String, server: &Server, context: &Context) -> Result<Exit, Failure> {

@@ -66,7 +66,7 @@ pub(super) async fn send(
         skip_bad,
     } = snapshot;
     let progress = Progress::new(bytes, quiet);
-    let mut batches = read(rows);
+    let mut batches = read(name.clone(), rows);
     let (requests, queue) = mpsc::channel(AHEAD);
     let feed = Feed {
         requests,
@@ -120,11 +120,11 @@ pub(super) async fn send(
 }
 
 /// Reads rows on a thread of its own: one that waits on stdin would keep the runtime from ending.
-fn read(mut rows: Box<dyn Rows>) -> mpsc::Receiver<Result<Batch, Failure>> {
+fn read(name: String, mut rows: Box<dyn Rows>) -> mpsc::Receiver<Result<Batch, Failure>> {
     let (batches, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
         loop {
-            let batch = next_batch(&mut *rows);
+            let batch = next_batch(&name, &mut *rows);
             let ended = match &batch {
                 Ok(batch) => batch.lines.is_empty() && batch.bad.is_empty(),
                 Err(_) => true,
@@ -138,11 +138,11 @@ fn read(mut rows: Box<dyn Rows>) -> mpsc::Receiver<Result<Batch, Failure>> {
     receiver
 }
 
-fn next_batch(rows: &mut dyn Rows) -> Result<Batch, Failure> {
+fn next_batch(name: &str, rows: &mut dyn Rows) -> Result<Batch, Failure> {
     let mut batch = Batch::default();
     while batch.lines.len() < LINES && batch.bad.len() < LINES {
         let row = rows.next_row();
-        let Some(row) = row.map_err(|error| Failure::usage(error.to_string()))? else {
+        let Some(row) = row.map_err(|error| Failure::usage(format!("{name}: {error}")))? else {
             break;
         };
         match row.read {
