@@ -547,7 +547,7 @@ fn bad_bytes() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         (
             "kind",
             "newer than this version knows",
-            [without_kind(), delimited(24, b"x")].concat(),
+            [without_kind(), delimited(29, b"x")].concat(),
         ),
         // Number 5 twice: the last counts.
         ("quantity", "is 0", plus(varint(5, 0))),

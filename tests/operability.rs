@@ -354,6 +354,7 @@ async fn metrics_are_well_formed_and_true() {
         "inspected_beyond_received",
         "returned_beyond_shipped",
         "overdue_supply",
+        "variance",
     ];
     let all: Vec<_> = open
         .into_iter()
