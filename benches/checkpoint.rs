@@ -6,7 +6,7 @@
 //! - *replay*: an instance that reads the whole log from memory until it has caught up, against the
 //!   same movements applied on one thread that were decoded before.
 //! - *queries*: the 99th percentile of 10 SKUs of one channel, asked in process at a steady pace
-//!   while movements flow, during checkpoints against without one.
+//!   while movements flow, at a steady pace too, during checkpoints against without one.
 //!
 //! `--skus`, `--locations`: the cells (1,000,000 SKUs at 10). `--rounds`. `--shards`. `--queries`: of
 //! a round. `--replayed`: movements.
@@ -137,7 +137,15 @@ fn main() {
 
     let mut asked = Rounds::default();
     for _ in 0..rounds {
+        let mut due = Instant::now();
+        // Some 100,000 movements a second: neither side has all of the machine.
         let mut flow = |pipeline: &mut Pipeline| {
+            let now = Instant::now();
+            if now < due {
+                std::thread::park_timeout((due - now).min(Duration::from_micros(200)));
+                return;
+            }
+            due = now + Duration::from_millis(2);
             let movements = (0..200).map(|_| mix.next()).collect();
             let entry = positions.entry(support::producer(), support::encode(movements));
             let batch = pipeline.decode(vec![entry]).expect("movements");
@@ -151,7 +159,7 @@ fn main() {
                 pipeline.begin_checkpoint(&path, of);
                 taken = 1;
             }
-            if !pipeline.save_slice() {
+            if !pipeline.save_slice_at_pace() {
                 pipeline.finish_checkpoint().expect("it is taken");
                 taken = 0;
             }
@@ -243,7 +251,7 @@ fn reading(path: &std::path::Path) -> f64 {
 /// The 99th percentile, in microseconds, of queries by another thread while `work` is done again and
 /// again. A query's time counts from when it was due.
 fn p99(pipeline: &mut Pipeline, queries: usize, work: &mut dyn FnMut(&mut Pipeline)) -> f64 {
-    const EVERY: Duration = Duration::from_micros(100);
+    const EVERY: Duration = Duration::from_micros(500);
     let stop = AtomicBool::new(false);
     let view = pipeline.shared_view();
     let mut times: Histogram<u64> = Histogram::new(3).expect("three digits");
@@ -253,8 +261,9 @@ fn p99(pipeline: &mut Pipeline, queries: usize, work: &mut dyn FnMut(&mut Pipeli
             let begun = Instant::now();
             for n in 0..queries {
                 let due = begun + EVERY * n as u32;
-                while Instant::now() < due {
-                    std::hint::spin_loop();
+                // Does not spin: it is to take no processor from the others.
+                while let Some(wait) = due.checked_duration_since(Instant::now()) {
+                    std::thread::park_timeout(wait);
                 }
                 let skus: Vec<String> = (0..10)
                     .map(|k| support::sku(n * 10 + k).to_string())

@@ -52,6 +52,7 @@ pub struct Pipeline {
     shards: Vec<(Receiver<Work>, Writer)>,
     view: Arc<View>,
     saving: Option<JoinHandle<Saved>>,
+    pace: saving::Pace,
 }
 
 type Saved = Result<(Meta, Totals, u64), NotTaken>;
@@ -113,6 +114,7 @@ impl Pipeline {
             shards,
             view,
             saving: None,
+            pace: saving::Pace::default(),
         }
     }
 
@@ -161,6 +163,17 @@ impl Pipeline {
         for (_, writer) in &mut self.shards {
             more |= writer.save_slice();
         }
+        more
+    }
+
+    /// The same as fast as an instance does, which rests in between. True if there is more to save.
+    pub fn save_slice_at_pace(&mut self) -> bool {
+        if !self.pace.pause().is_zero() {
+            return true;
+        }
+        let mut pace = std::mem::take(&mut self.pace);
+        let more = pace.slice(|| self.save_slice());
+        self.pace = pace;
         more
     }
 

@@ -140,6 +140,9 @@ pub const CHECKPOINT_SECTION_BYTES: usize = 256 << 10;
 pub const CHECKPOINT_REST_FACTOR: u32 = 9;
 /// How often the sequencer looks for work while it rests between slices, in microseconds.
 pub const CHECKPOINT_REST_LOOK_US: u64 = 200;
+/// How far the thread that writes a checkpoint lets others go before it, -20 to 19. Not to the end:
+/// where all processors are busy, what waits to be written would grow.
+pub const CHECKPOINT_NICENESS: i32 = 5;
 /// Sections that may wait to be written into a checkpoint.
 pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 64;
 /// Most bytes that a writer holds of what it had to save before it changed; beyond it, it waits for

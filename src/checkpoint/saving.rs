@@ -21,8 +21,8 @@ use super::{
 use crate::{
     domain::saved::Broken,
     limits::{
-        CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_REST_FACTOR, CHECKPOINT_SECTION_BYTES,
-        OUTLET_BYTES_MAX,
+        CHECKPOINT_NICENESS, CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_REST_FACTOR,
+        CHECKPOINT_SECTION_BYTES, OUTLET_BYTES_MAX,
     },
 };
 
@@ -210,6 +210,12 @@ pub(crate) fn channel() -> (Sender<Message>, Receiver<Message>) {
     bounded(CHECKPOINT_QUEUE_MESSAGES_MAX)
 }
 
+/// Whoever queries and reserves goes before the thread that writes a checkpoint. On Linux this is
+/// about the calling thread alone. Where it is not allowed, it does without.
+fn be_nice() {
+    let _ = rustix::process::setpriority_process(None, CHECKPOINT_NICENESS);
+}
+
 /// Writes what comes to `path`, until all of `savers` are done. `count` adds up what is in a
 /// section; `meta` is what the checkpoint is of, known by then. Takes all that comes even if it
 /// cannot be written, so that nobody waits for it.
@@ -221,6 +227,7 @@ pub(crate) fn collect(
     meta: &Receiver<Result<Meta, NotTaken>>,
     mut count: impl FnMut(&mut Totals, Kind, &[u8]) -> Result<(), Broken>,
 ) -> Result<(Meta, Totals, u64), NotTaken> {
+    be_nice();
     let mut file = FileWriter::create(path).map_err(NotTaken::from);
     let mut totals = Totals::default();
     let mut write = |file: &mut Result<FileWriter, NotTaken>, label: Label, payload: &[u8]| {
