@@ -17,8 +17,9 @@ use super::{
     saved::{Broken, Input, Output},
 };
 
-/// Entries of a page. Whole pages are never changed again, and are forgotten whole.
-const PAGE: usize = 4_096;
+/// Entries of a page, of 128 KiB: an allocator has room of just that size. Whole pages are never
+/// changed again, and are forgotten whole.
+const PAGE: usize = (128 << 10) / size_of::<Entry>();
 
 /// Where an entry is; they are numbered in order of arrival, round and round. 0: nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
