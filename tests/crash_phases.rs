@@ -238,6 +238,16 @@ impl Load {
         }
     }
 
+    /// Whether everything that a run is about happened at least once.
+    fn has_seen_all(&self) -> bool {
+        let decided = |granted| {
+            let reserved = self.reserved.lock().expect("no panic");
+            reserved.iter().any(|(_, answer)| answer.granted == granted)
+        };
+        let checkpoints = self.checkpoints.load(SeqCst);
+        checkpoints > 0 && self.rules.load(SeqCst) > 0 && decided(true) && decided(false)
+    }
+
     /// Waits until something of this phase is under way.
     async fn wait_for(&self, phase: Phase) {
         let (started, before) = (Instant::now(), self.trims.load(SeqCst));
@@ -373,6 +383,28 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// The first position of the stream; of a journal, once its process has ended.
+    async fn log_begins_at(&self) -> u64 {
+        use sellable::log::{
+            Log,
+            embedded::{self, EmbeddedLog},
+            jetstream::{self, JetStreamLog},
+        };
+        let log: Arc<dyn Log> = match &self.nats {
+            Some(nats) => {
+                let options = jetstream::Options::new(nats.url());
+                Arc::new(JetStreamLog::open(options).await.expect("it opens"))
+            }
+            None => {
+                let options = embedded::Options::new(self.servers[0].journal_dir());
+                Arc::new(EmbeddedLog::open(options).expect("it opens"))
+            }
+        };
+        log.bounds().await.expect("it has bounds").first
+    }
+}
+
 /// Sums of a run.
 struct Figures {
     kills: BTreeMap<Phase, usize>,
@@ -458,6 +490,13 @@ async fn survives(engine: &str, shards: &[usize], nats: Option<NatsServer>, trim
         let phase = PHASES[kill % PHASES.len()];
         patiently(processes.kill(phase, &load, &mut random)).await;
     }
+    // A machine may be so slow that the kills were over before all of it had happened.
+    patiently(async {
+        while !(load.has_seen_all() && (!trim || processes.log_begins_at().await > 1)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     load.enough.store(true, SeqCst);
     patiently(async {
         while let Some(ended) = callers.join_next().await {
@@ -548,7 +587,10 @@ async fn examine(load: &Load, processes: &mut Processes) -> Figures {
             assert!(answer.outcomes.iter().all(|outcome| outcome.duplicate));
         }
     }
-    let trimmed_below = log_begins_at(processes).await;
+    if processes.nats.is_none() {
+        processes.servers[0].stop();
+    }
+    let trimmed_below = processes.log_begins_at().await;
     Figures {
         kills: processes.kills.clone(),
         nats_kills: processes.nats_kills,
@@ -584,27 +626,6 @@ async fn shelves(client: &Client) -> BTreeMap<(String, String), (i64, i64)> {
         }
     }
     shelves
-}
-
-/// The first position of the log.
-async fn log_begins_at(processes: &mut Processes) -> u64 {
-    use sellable::log::{
-        Log,
-        embedded::{self, EmbeddedLog},
-        jetstream::{self, JetStreamLog},
-    };
-    let log: Arc<dyn Log> = match &processes.nats {
-        Some(nats) => {
-            let options = jetstream::Options::new(nats.url());
-            Arc::new(JetStreamLog::open(options).await.expect("it opens"))
-        }
-        None => {
-            processes.servers[0].stop();
-            let options = embedded::Options::new(processes.servers[0].journal_dir());
-            Arc::new(EmbeddedLog::open(options).expect("it opens"))
-        }
-    };
-    log.bounds().await.expect("it has bounds").first
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use super::{
     lifecycle::{Claims, Line, Misfits, ReturnedAt, ReturnedLine, has_expired},
     lines::{Change, Lines, PARTS, minute_of},
     movement::TimeUs,
-    posting::{Effect, Fact, Milestone, NEVER_US, Posting, UNSTATED_US},
+    posting::{Effect, Milestone, NEVER_US, Posting, UNSTATED_US},
     recent::{Physical, Recent, RecentMovements, RecentView, Trail},
     saved::Output,
     sweep::Sweep,
@@ -351,16 +351,8 @@ impl<B: Books> Ledger<B> {
         let expired = line.filter(|line| has_expired(key.kind(), line.until_us, self.now_us));
         for (at, units) in expired.iter().flat_map(|line| line.claims(names)) {
             let milestone = Milestone::Released(Some(at));
-            let posting = Posting {
-                sku,
-                quantity: i32::try_from(units).unwrap_or(i32::MAX),
-                effect: Effect::Line {
-                    line: key,
-                    milestone,
-                },
-                fact: Fact::default(),
-            };
-            self.line(&posting, key, milestone, about, names);
+            let change = self.lines.record(key, milestone, units, self.now_us, names);
+            self.claim(sku, key, &change, about, names);
         }
     }
 
@@ -376,8 +368,20 @@ impl<B: Books> Ledger<B> {
         let change = self.lines.change_full(key, self.now_us, names, |line| {
             line.until_us = line.until_us.max(until_us);
         });
-        let mut changes = Changes::of(key.kind(), &change);
-        self.settle(key, &change, about);
+        self.claim(sku, key, &change, about, names);
+    }
+
+    /// Enters what a line claims otherwise than before; nothing moved.
+    fn claim(
+        &mut self,
+        sku: SkuHash,
+        key: LineKey,
+        change: &Change,
+        about: Names<'_>,
+        names: &impl LocationNames,
+    ) {
+        let mut changes = Changes::of(key.kind(), change);
+        self.settle(key, change, about);
         self.post(sku, about.sku, changes.non_zero(), 0, names);
     }
 
@@ -758,3 +762,6 @@ impl Changes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

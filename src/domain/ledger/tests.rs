@@ -1,0 +1,46 @@
+use super::*;
+use crate::domain::posting::Fact;
+
+struct OneName;
+
+impl LocationNames for OneName {
+    fn name(&self, _: Loc) -> &'static str {
+        "dc"
+    }
+}
+
+/// More than one movement can have: a line may be reserved by several.
+#[test]
+fn what_expired_is_released_however_much_it_is() {
+    const EACH: i32 = 1_000_000_000;
+    let mut ledger = Ledger::new(PlainBooks::default());
+    let (sku, at) = (SkuHash::of("A"), Loc(0));
+    let key = Keyer::new().line(LineKind::Order, "r", "1", "A");
+    let about = Names {
+        sku: "A",
+        document: ("r", "1"),
+        order: None,
+    };
+    let reserved = |quantity, expires_us| Posting {
+        sku,
+        quantity,
+        effect: Effect::Line {
+            line: key,
+            milestone: Milestone::Reserved { at, expires_us },
+        },
+        fact: Fact::default(),
+    };
+    for _ in 0..3 {
+        ledger.apply(&reserved(EACH, 10), about, &OneName);
+    }
+    let claimed = |ledger: &Ledger<PlainBooks>| {
+        let (balances, _) = ledger.books().cell(sku, "A", at);
+        balances[Account::Reserved]
+    };
+    assert_eq!(claimed(&ledger), 3 * i64::from(EACH));
+    ledger.advance(10, &OneName);
+    assert_eq!(claimed(&ledger), 0);
+    ledger.release_expired(sku, key, about, &OneName);
+    ledger.apply(&reserved(5, NEVER_US), about, &OneName);
+    assert_eq!(claimed(&ledger), 5);
+}
