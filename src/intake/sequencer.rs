@@ -178,6 +178,10 @@ impl Sequencer {
             Step::Decoded(Decoded::Authority(at, put)) => self.authority(state, at, put),
             Step::Decoded(Decoded::Resolve(at, resolve)) => self.resolve(state, at, *resolve),
             Step::Decoded(Decoded::Comparison(at, found)) => self.comparison(state, at, *found),
+            Step::Decoded(Decoded::Delivery(at, progress)) => self.delivery(state, at, progress),
+            Step::Decoded(Decoded::Republish(at, republish)) => {
+                self.republish(state, at, &republish)
+            }
             Step::Audit(answer) => self.audit(state, answer),
             Step::Inspect(id, answer) => self.inspect(state, &id, answer),
             Step::Compare(comparing, answer) => self.compare(state, comparing, answer),
@@ -444,6 +448,28 @@ impl Sequencer {
             return self.nothing(&self.completion(state, Vec::new()));
         }
         self.statements(state, statements, Vec::new())
+    }
+
+    /// How far a webhook has got, and whose it is.
+    fn delivery(
+        &self,
+        state: &mut State,
+        at: At,
+        _progress: pb::DeliveryProgress,
+    ) -> Result<(), Stopped> {
+        self.advance(state, at);
+        self.nothing(&self.completion(state, Vec::new()))
+    }
+
+    /// Published numbers are to be delivered once more.
+    fn republish(
+        &self,
+        state: &mut State,
+        at: At,
+        _republish: &pb::Republish,
+    ) -> Result<(), Stopped> {
+        self.advance(state, at);
+        self.nothing(&self.completion(state, Vec::new()))
     }
 
     fn audit(

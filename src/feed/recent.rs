@@ -1,0 +1,1 @@
+//! The last change of each SKU of a channel, in the order in which they came.
