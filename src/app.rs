@@ -293,6 +293,7 @@ pub(crate) fn instance_options(config: &Config, cores: usize) -> Options {
         } as i64
             * 3_600
             * 1_000_000,
+        feeds: true,
         checkpoints: (config.checkpoint_keep > 0).then(|| CheckpointOptions {
             dir: config.checkpoints_in(),
             keep: config.checkpoint_keep,

@@ -27,13 +27,19 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Something that began at `from_us` is done at `now_us`, by this machine's clock. `times`: that
-    /// many are.
-    pub fn record(&self, from_us: TimeUs, now_us: TimeUs, times: u64) {
-        // Clocks of different machines may differ.
-        let took = u64::try_from(now_us.saturating_sub(from_us)).unwrap_or(0);
-        self.lock()
-            .saturating_record_n(took.clamp(1, LONGEST_US), times);
+    /// Something that began at `from_us` is done at `now_us`, by this machine's clock.
+    pub fn record(&self, from_us: TimeUs, now_us: TimeUs) {
+        self.record_each(std::iter::once(from_us), now_us);
+    }
+
+    /// Several things that began at these times are done at `now_us`.
+    pub fn record_each(&self, from_us: impl Iterator<Item = TimeUs>, now_us: TimeUs) {
+        let mut times = self.lock();
+        for from_us in from_us {
+            // Clocks of different machines may differ.
+            let took = u64::try_from(now_us.saturating_sub(from_us)).unwrap_or(0);
+            times.saturating_record(took.clamp(1, LONGEST_US));
+        }
     }
 
     /// What people look at.
@@ -132,14 +138,19 @@ impl Delivery {
         self.numbers.fetch_add(numbers, Relaxed);
         if let Some((occurred_us, logged_us)) = oldest_us {
             let now_us = now_us();
-            self.occurred.record(occurred_us, now_us, 1);
-            self.logged.record(logged_us, now_us, 1);
+            self.occurred.record(occurred_us, now_us);
+            self.logged.record(logged_us, now_us);
         }
     }
 
     /// Everything up to here was delivered.
     pub fn reached(&self, position: Position) {
         self.position.fetch_max(position, Relaxed);
+    }
+
+    /// Everything up to where was delivered.
+    pub fn position(&self) -> Position {
+        self.position.load(Relaxed)
     }
 
     /// An attempt failed.

@@ -354,5 +354,8 @@ fn cells_of(block: &Block) -> Cells {
 }
 
 mod cells;
+mod published;
+
+pub use published::NotReadable;
 #[cfg(test)]
 mod tests;
