@@ -412,6 +412,10 @@ impl Feeds {
         ))
     }
 
+    pub(super) fn feed(&self, channel: &str) -> Result<Arc<Feed>, SubscribeError> {
+        self.shared.feed(channel)
+    }
+
     /// The published number of a SKU as it is now; `None` if no movement ever named the SKU.
     ///
     /// # Errors

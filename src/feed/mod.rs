@@ -7,11 +7,14 @@
 
 mod delivery;
 mod hub;
+pub mod read_back;
 mod recent;
+mod state;
 mod subscription;
 mod update;
 
 pub use delivery::{Delivery, State, Times, Way};
 pub use hub::{Feeds, Options, SubscribeError};
+pub use state::PageError;
 pub use subscription::{Ended, Start, Subscription};
 pub use update::{EncodedUpdate, Number, Update, UpdateKind};

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tokio::sync::watch;
 
 use super::{
-    Number, Update, UpdateKind,
+    Delivery, Number, Update, UpdateKind,
     hub::{Feed, Shared, rules_change},
 };
 use crate::{limits::FEED_UPDATE_NUMBERS_MAX, log::Position, shard::NotReadable};
@@ -134,6 +134,16 @@ impl Subscription {
         }
     }
 
+    /// The channel.
+    pub fn channel(&self) -> &str {
+        &self.feed.channel
+    }
+
+    /// Where callers of `Watch` on this channel are counted.
+    pub fn grpc(&self) -> &Delivery {
+        &self.feed.grpc
+    }
+
     /// Changes that were passed over so far, a newer one having come.
     pub fn conflated(&self) -> u64 {
         self.conflated
@@ -258,10 +268,6 @@ impl Subscription {
             next_no: collected.next_no,
         };
         self.conflated += collected.conflated;
-        self.feed
-            .grpc
-            .conflated
-            .fetch_add(collected.conflated, Relaxed);
         if collected.numbers.is_empty() {
             return None;
         }
@@ -309,7 +315,7 @@ impl Phase {
     }
 }
 
-fn state_number(sku: Arc<str>, units: i64) -> Number {
+pub(super) fn state_number(sku: Arc<str>, units: i64) -> Number {
     Number {
         sku,
         units,
