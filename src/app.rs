@@ -14,7 +14,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     api,
-    config::{Config, JournalSync, SnapshotPolicy},
+    config::{Config, JournalSync, NatsFeed, SnapshotPolicy},
     domain::admission::Horizon,
     feed::{self, Feeds},
     instance::{CheckpointOptions, Instance, Options, StartError},
@@ -153,6 +153,9 @@ pub async fn run(
     let snapshots = snapshot_settings(&config)
         .map(|settings| tokio::spawn(objects::follow(Arc::clone(&instance), settings)));
 
+    let nats_feed = nats_feed_settings(&config)
+        .map(|settings| tokio::spawn(feed::nats::follow(Arc::clone(&feeds), settings)));
+
     let ended = {
         let serving = serve(&instance, &probe, &health, &files);
         tokio::select! {
@@ -166,6 +169,9 @@ pub async fn run(
     // Another instance takes what it was at.
     if let Some(snapshots) = snapshots {
         snapshots.abort();
+    }
+    if let Some(nats_feed) = nats_feed {
+        nats_feed.abort();
     }
     probe.drain();
     set_health(&health, ServingStatus::NotServing).await;
@@ -243,6 +249,20 @@ fn snapshot_settings(config: &Config) -> Option<objects::Settings> {
         },
         tolerance_ms: i64::try_from(config.reconciliation_tolerance_ms).unwrap_or(i64::MAX),
         options: reconcile_options(config),
+    })
+}
+
+/// How feeds are written to NATS, if they are.
+fn nats_feed_settings(config: &Config) -> Option<feed::nats::Settings> {
+    let form = match config.feeds_nats {
+        NatsFeed::Off => return None,
+        NatsFeed::Protobuf => feed::nats::Form::Protobuf,
+        NatsFeed::Json => feed::nats::Form::Json,
+    };
+    Some(feed::nats::Settings {
+        nats: nats_options(config)?,
+        form,
+        max_age: Duration::from_secs(config.feeds_nats_max_age_hours * 3_600),
     })
 }
 

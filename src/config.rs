@@ -276,6 +276,17 @@ settings! {
     feeds_heartbeat_seconds: u64 = "feeds.heartbeat_seconds",
         Kind::Integer { min: 1, max: 3_600, unit: "s" }, "15", None;
 
+    /// Write feeds to NATS too, for connectors there: `availability.<channel>` in a stream
+    /// `<nats.stream>_AVAILABILITY`, made if missing. Needs `nats.url`.
+    /// `off`: no. `protobuf`: as `sellable.v1.AvailabilityUpdate`. `json`: as CloudEvents.
+    feeds_nats: NatsFeed = "feeds.nats",
+        Kind::Choice(&["off", "protobuf", "json"]), "off", None;
+
+    /// How long that stream keeps updates, if it has to be made. A connector that was away for longer
+    /// asks for the state (`availability-state.<channel>`).
+    feeds_nats_max_age_hours: u64 = "feeds.nats_max_age_hours",
+        Kind::Integer { min: 1, max: 8_760, unit: "hours" }, "24", None;
+
     /// On SIGTERM: how long calls under way may take to end before they are cut off.
     drain_grace_ms: u64 = "drain.grace_ms",
         Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;
@@ -307,6 +318,17 @@ pub enum SnapshotPolicy {
     Report,
     /// The small ones are corrected, the others held.
     Correct,
+}
+
+/// Whether feeds are written to NATS, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NatsFeed {
+    /// They are not.
+    Off,
+    /// As protobuf.
+    Protobuf,
+    /// As CloudEvents in JSON.
+    Json,
 }
 
 /// Form of the program's own log.
@@ -373,6 +395,16 @@ impl FromValue for SnapshotPolicy {
         match value.as_text() {
             "correct" => Self::Correct,
             _ => Self::Report,
+        }
+    }
+}
+
+impl FromValue for NatsFeed {
+    fn from_value(value: &Value) -> Self {
+        match value.as_text() {
+            "protobuf" => Self::Protobuf,
+            "json" => Self::Json,
+            _ => Self::Off,
         }
     }
 }

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::Instant,
+};
 
 use super::{
     Delivery, Ended, Number, Start, Subscription, Times, Update, UpdateKind, Way, recent::Recent,
@@ -70,6 +74,8 @@ pub(super) struct Shared {
     feeds: RwLock<BTreeMap<Arc<str>, Arc<Feed>>>,
     /// The numbers of all feeds are those of this position.
     as_of: watch::Sender<Position>,
+    /// Somebody waits for what has changed until now.
+    hurry: Notify,
 }
 
 impl std::fmt::Debug for Shared {
@@ -261,6 +267,7 @@ impl Shared {
             log: instance.log_identity().token().into(),
             feeds: RwLock::default(),
             as_of: watch::Sender::new(position),
+            hurry: Notify::new(),
         }
     }
 
@@ -293,6 +300,14 @@ impl Shared {
         feeds.values().cloned().collect()
     }
 
+    /// Has all published that is applied now, without delay. Gives the position of the numbers then.
+    pub(super) async fn publish_now(&self) -> Position {
+        let applied = self.instance.view().progress().position();
+        self.hurry.notify_one();
+        self.published_up_to(applied).await;
+        *self.as_of.borrow()
+    }
+
     /// Waits until what is published includes a position.
     pub(super) async fn published_up_to(&self, position: Position) {
         // The sender is here.
@@ -321,7 +336,10 @@ impl Shared {
                 false => INTERVAL_ALONE.max(self.options.interval),
             };
             if let Some(last) = last {
-                tokio::time::sleep_until(last + interval).await;
+                tokio::select! {
+                    () = tokio::time::sleep_until(last + interval) => {}
+                    () = self.hurry.notified() => {}
+                }
             }
             // The rest of a large wave does not wait for anything to happen.
             loop {
@@ -392,6 +410,11 @@ impl Feeds {
         self.shared.published_up_to(position).await;
     }
 
+    /// Has all published that is applied now, without delay.
+    pub async fn publish_now(&self) {
+        self.shared.publish_now().await;
+    }
+
     /// Subscribes to a channel; to these SKUs, or to all if there are none. Of a position that is
     /// ahead of this instance, it waits until that is published.
     ///
@@ -416,6 +439,10 @@ impl Feeds {
         self.shared.feed(channel)
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The published number of a SKU as it is now; `None` if no movement ever named the SKU.
     ///
     /// # Errors
@@ -430,6 +457,20 @@ impl Feeds {
                 Err(NotReadable::RulesChange) => rules_change().await,
             }
         }
+    }
+
+    /// The channels that there are.
+    pub fn channels(&self) -> Vec<Arc<str>> {
+        let all = self.shared.all();
+        all.iter().map(|feed| Arc::clone(&feed.channel)).collect()
+    }
+
+    /// Whether anything changed after a position; `None` if there is no such channel.
+    pub fn has_changes_after(&self, channel: &str, position: Position) -> Option<bool> {
+        let feed = self.shared.feed(channel).ok()?;
+        let state = feed.lock();
+        let first = state.recent.first_after(position);
+        Some(first.is_none_or(|first| first < state.recent.next_no()))
     }
 
     /// The last change of a SKU: its position, and when it was logged; `None` if it is so long ago

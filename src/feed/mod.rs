@@ -7,6 +7,8 @@
 
 mod delivery;
 mod hub;
+pub mod json;
+pub mod nats;
 pub mod read_back;
 mod recent;
 mod state;

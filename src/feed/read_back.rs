@@ -102,6 +102,8 @@ pub async fn compare(feeds: &Feeds, shown: Shown) -> Result<pb::ReportShownRespo
     let channel = &request.channel;
     // Also where nothing is shown.
     feeds.feed(channel)?;
+    // What is applied by now may be on its way.
+    feeds.publish_now().await;
     let delivered = feeds.delivered(channel);
     let mut response = pb::ReportShownResponse::default();
     for own in request.shown {

@@ -71,7 +71,7 @@ impl Feeds {
             "" => Token {
                 instance: self.instance().id(),
                 part: 0,
-                since: feed.lock().position,
+                since: self.shared().publish_now().await,
             },
             token => token.parse()?,
         };
@@ -96,15 +96,16 @@ impl Feeds {
             }
         }
         let is_last = token.part >= view.parts();
+        let until = view.begun();
         if is_last {
-            // What was read is no later than what changes will be told of next.
-            self.published_up_to(view.begun()).await;
+            // What changes will be told of next is no earlier than what was read.
+            self.published_up_to(until).await;
         }
         let position = if is_last { token.since } else { 0 };
         let update = Update::new(
             UpdateKind::State,
             (&feed.channel, &feed.log),
-            [0, position, token.since],
+            [0, position, until],
             numbers,
         );
         Ok((update, (!is_last).then(|| token.to_string())))

@@ -1,6 +1,9 @@
 //! A receiver's way through the changes of a channel, at its own pace.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use tokio::sync::watch;
 
@@ -47,6 +50,8 @@ pub struct Subscription {
 
 #[derive(Debug)]
 enum Phase {
+    /// Is about to read the state.
+    Begin,
     /// Goes on after a position, once that is published.
     Resume(Position),
     /// Reads the state, part by part; changes follow after `since`.
@@ -73,14 +78,14 @@ impl Subscription {
         skus.sort_unstable();
         skus.dedup();
         feed.subscriptions.fetch_add(1, Relaxed);
-        let (changed, since) = (feed.changed.subscribe(), feed.lock().position);
+        let changed = feed.changed.subscribe();
         Self {
             shared,
             feed,
             skus: skus.into_iter().map(Into::into).collect(),
             changed,
             phase: match start {
-                Start::State => Phase::begin(since),
+                Start::State => Phase::Begin,
                 Start::After(position) => Phase::Resume(position),
             },
             position: 0,
@@ -100,9 +105,20 @@ impl Subscription {
                 return Err(why);
             }
             match &self.phase {
+                Phase::Begin => {
+                    // All that is published by now is in the state, and not told once more.
+                    let shared = Arc::clone(&self.shared);
+                    let since = async move { shared.publish_now().await };
+                    let since = self.or_ended(since).await?;
+                    self.phase = Phase::State {
+                        part: 0,
+                        numbers: Vec::new(),
+                        since,
+                    };
+                }
                 Phase::Resume(position) => {
                     let position = *position;
-                    self.or_ended(position).await?;
+                    self.published_up_to(position).await?;
                     self.resume(position);
                 }
                 Phase::State { .. } => match self.read_state() {
@@ -113,7 +129,7 @@ impl Subscription {
                 },
                 Phase::Settle { until, since } => {
                     let (until, since) = (*until, *since);
-                    self.or_ended(until).await?;
+                    self.published_up_to(until).await?;
                     self.resume(since);
                 }
                 Phase::Changes { next_no } => {
@@ -155,13 +171,18 @@ impl Subscription {
         matches!(self.phase, Phase::Changes { next_no } if next_no == newest)
     }
 
-    /// Waits until a position is published, or the feed ends.
-    async fn or_ended(&mut self, position: Position) -> Result<(), Ended> {
-        let published = self.shared.published_up_to(position);
-        tokio::pin!(published);
+    async fn published_up_to(&mut self, position: Position) -> Result<(), Ended> {
+        let shared = Arc::clone(&self.shared);
+        self.or_ended(async move { shared.published_up_to(position).await })
+            .await
+    }
+
+    /// Waits for something, unless the feed ends before.
+    async fn or_ended<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut what = pin!(what);
         loop {
             tokio::select! {
-                () = &mut published => return Ok(()),
+                done = &mut what => return Ok(done),
                 _ = self.changed.changed() => {
                     if let Some(why) = self.feed.lock().ended {
                         return Err(why);
@@ -179,7 +200,7 @@ impl Subscription {
                 self.position = position;
                 Phase::Changes { next_no }
             }
-            None => Phase::begin(state.position),
+            None => Phase::Begin,
         };
     }
 
@@ -225,15 +246,14 @@ impl Subscription {
         }
         let rest = numbers.split_off(numbers.len().min(FEED_UPDATE_NUMBERS_MAX));
         let told = std::mem::replace(numbers, rest);
-        let since = *since;
+        let (since, until) = (*since, view.begun());
         let position = if is_last { since } else { 0 };
         if is_last {
-            let until = view.begun();
             self.phase = Phase::Settle { until, since };
         }
         Ok(Some(self.update(
             UpdateKind::State,
-            [0, position, since],
+            [0, position, until],
             told,
         )))
     }
@@ -242,7 +262,7 @@ impl Subscription {
         let state = self.feed.lock();
         if !state.recent.knows_from(next_no) {
             // So far behind that the rest is not known any more.
-            self.phase = Phase::begin(state.position);
+            self.phase = Phase::Begin;
             return None;
         }
         if next_no == state.recent.next_no() {
@@ -302,16 +322,6 @@ impl Subscription {
         self.position = positions[1];
         let of = (&self.feed.channel, &self.feed.log);
         Update::new(kind, of, positions, numbers)
-    }
-}
-
-impl Phase {
-    fn begin(since: Position) -> Self {
-        Self::State {
-            part: 0,
-            numbers: Vec::new(),
-            since,
-        }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Update {
     pub after: Position,
     /// … has everything up to here now.
     pub position: Position,
-    /// The numbers are those of this position, at least.
+    /// None of the numbers is of a later position.
     pub as_of: Position,
     /// Each SKU at most once.
     pub numbers: Vec<Number>,

@@ -165,26 +165,24 @@ impl ShardBooks {
                 return true;
             };
             let channel = waiting.channel.index();
-            let mut found: SmallVec<[&Block; 1]> = SmallVec::new();
-            index.for_each_hashed(waiting.sku, guard, |block| found.push(block));
-            // Of several SKUs with one hash, it is not known whose change it is.
-            let is_certain = found.len() == 1;
-            for block in found {
+            index.for_each_hashed(waiting.sku, guard, |block| {
                 let published = block.published(channel);
                 block.set_published(channel, Published::taken(published.units));
-                let came_back = is_certain && waiting.before == Some(published.units);
-                if came_back || !published.waits && waiting.before.is_some() {
-                    continue;
+                if !published.waits && waiting.before.is_some() {
+                    return;
                 }
+                // Who read the state in between was told another number: a number that came back
+                // is told, too, but it is no step from there to here.
+                let before = waiting.before.filter(|before| *before != published.units);
                 taken.push(Change {
                     channel: waiting.channel,
                     sku: block.name().into(),
-                    before: waiting.before,
+                    before,
                     units: published.units,
                     logged_us: waiting.cause.logged_us,
                     occurred_us: waiting.cause.occurred_us,
                 });
-            }
+            });
         }
         desk.changes.is_empty()
     }

@@ -72,7 +72,8 @@ pub struct Change {
     pub channel: ChannelIx,
     /// The SKU.
     pub sku: std::sync::Arc<str>,
-    /// The number that was taken before; `None` if it is delivered once more without a change.
+    /// The number that was taken before; `None` if it is the same: it came back to that, or is to be
+    /// delivered once more.
     pub before: Option<i64>,
     /// The number now.
     pub units: i64,

@@ -284,6 +284,17 @@ impl Server {
         }
     }
 
+    /// Its resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<usize>().ok())
+            .expect("a number of KiB")
+            * 1_024
+    }
+
     /// How it ended, if it did so by itself.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;

@@ -305,6 +305,8 @@ mod tests {
                     minimum: minimum.min(maximum.unwrap_or(i64::MAX)),
                     maximum,
                     paused,
+                    publish_step: 0,
+                    publish_step_percent: 0,
                     exclude_list: 0,
                 },
             )

@@ -1,4 +1,7 @@
-//! What the sums say is what the cells say, whatever the rules, and also while they change.
+//! What the sums say is what the cells say, whatever the rules, and also while they change; and what
+//! is published follows from that.
+
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -20,6 +23,10 @@ enum Event {
     Post(usize, u8, i64, i64),
     /// Other rules: one shard makes its sums anew, then the other, then readers go by them.
     Rules(String),
+    /// So many changes of published numbers are taken from each shard.
+    Take(usize),
+    /// The books are saved, and go on as they were saved.
+    Restore,
 }
 
 /// A list of entries without repeats, as TOML.
@@ -40,15 +47,19 @@ fn terms() -> impl Strategy<Value = String> {
         prop::option::of(20..60i64),
         prop::option::weighted(0.2, any::<bool>()),
         prop::option::of(exclude),
+        prop::option::weighted(0.3, 0..12i64),
+        prop::option::weighted(0.3, 0..=100i64),
     )
         .prop_map(
-            |(buffer, percent, share, minimum, maximum, paused, exclude)| {
+            |(buffer, percent, share, minimum, maximum, paused, exclude, step, step_percent)| {
                 let numbers = [
                     ("buffer", buffer),
                     ("buffer_percent", percent),
                     ("share_percent", share),
                     ("minimum", minimum),
                     ("maximum", maximum),
+                    ("publish_step", step),
+                    ("publish_step_percent", step_percent),
                 ];
                 let mut text = String::new();
                 for (key, value) in numbers {
@@ -96,6 +107,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (sku, 0..26u8, -20..40i64, -5..15i64)
             .prop_map(|(sku, at, good, reserved)| Event::Post(sku, at, good, reserved)),
         1 => document().prop_map(Event::Rules),
+        2 => (0..8usize).prop_map(Event::Take),
+        1 => Just(Event::Restore),
     ]
 }
 
@@ -104,7 +117,14 @@ struct Bench {
     locations: Arc<Locations>,
     view: View,
     epoch: u32,
+    /// What each channel was told of each SKU, by the definition.
+    published: Numbers,
+    /// What came of taking changes.
+    taken: Numbers,
 }
+
+/// Numbers that are not 0, by channel and SKU.
+type Numbers = BTreeMap<(String, &'static str), i64>;
 
 impl Bench {
     fn new() -> Self {
@@ -113,15 +133,9 @@ impl Bench {
         let shards: Box<[(Arc<Index>, Arc<Counts>)]> = (0..SHARDS)
             .map(|_| (Arc::new(Index::new()), Arc::default()))
             .collect();
-        let of = |(index, counts): &(Arc<Index>, Arc<Counts>)| {
-            ShardBooks::new(
-                Arc::clone(index),
-                Arc::clone(&locations),
-                Arc::clone(counts),
-            )
-        };
+        let books = Self::empty_books(&shards, &locations);
         Self {
-            books: shards.iter().map(of).collect(),
+            books,
             view: View {
                 shards,
                 locations: Arc::clone(&locations),
@@ -129,7 +143,108 @@ impl Bench {
             },
             locations,
             epoch: 0,
+            published: Numbers::new(),
+            taken: Numbers::new(),
         }
+    }
+
+    fn empty_books(
+        shards: &[(Arc<Index>, Arc<Counts>)],
+        locations: &Arc<Locations>,
+    ) -> Vec<ShardBooks> {
+        let of = |(index, counts): &(Arc<Index>, Arc<Counts>)| {
+            let (index, counts) = (Arc::clone(index), Arc::clone(counts));
+            let mut books = ShardBooks::new(index, Arc::clone(locations), counts);
+            books.keep_changes();
+            books
+        };
+        shards.iter().map(of).collect()
+    }
+
+    /// Something happened: what is to be published of it, by the definition.
+    fn publish(&mut self) {
+        let reading = self.view.read();
+        for (channel, name) in reading.rules.rules.channels() {
+            for sku in SKUS {
+                let told = self.published.entry((name.to_owned(), sku)).or_default();
+                let explained = reading.explain(channel, sku);
+                if explained.policy.is_worth_publishing(*told, explained.ats) {
+                    *told = explained.ats;
+                }
+            }
+        }
+    }
+
+    fn check_published(&self) -> Result<(), TestCaseError> {
+        for ((channel, sku), units) in &self.published {
+            let told = self.view.published(channel, sku);
+            prop_assert_eq!(told.map(Option::unwrap_or_default), Ok(*units));
+        }
+        let reading = self.view.read();
+        for (_, channel) in reading.rules.rules.channels() {
+            let mut all = BTreeMap::new();
+            for part in 0..self.view.parts() {
+                let read = self.view.published_part(channel, part, |sku, units| {
+                    all.insert(sku.to_owned(), units);
+                });
+                prop_assert_eq!(read, Ok(()));
+            }
+            for sku in SKUS {
+                let told = self.view.published(channel, sku).expect("a channel");
+                prop_assert_eq!(all.get(sku).copied(), told);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes changes of published numbers. Once all are taken, the numbers are those published.
+    fn take(&mut self, max: usize) -> Result<(), TestCaseError> {
+        let rules = self.view.read().rules.rules.clone();
+        let mut is_complete = true;
+        for books in &mut self.books {
+            let mut changes = Vec::new();
+            is_complete &= books.take_changes(max, &mut changes);
+            prop_assert!(changes.len() <= max);
+            for change in changes {
+                let sku = SKUS.into_iter().find(|sku| **sku == *change.sku);
+                let channel = rules.channel_name(change.channel).to_owned();
+                let key = (channel, sku.expect("one of these"));
+                let before = self.taken.insert(key.clone(), change.units);
+                let before = before.unwrap_or_default();
+                let is_same = before == change.units;
+                prop_assert_eq!(change.before, (!is_same).then_some(before));
+                prop_assert_eq!(Some(&change.units), self.published.get(&key));
+            }
+        }
+        if is_complete {
+            let not_zero = |numbers: &Numbers| -> Numbers {
+                let own = numbers.iter().filter(|(_, units)| **units != 0);
+                own.map(|(key, units)| (key.clone(), *units)).collect()
+            };
+            prop_assert_eq!(not_zero(&self.taken), not_zero(&self.published));
+        }
+        Ok(())
+    }
+
+    /// Goes on from what a checkpoint has.
+    fn restore(&mut self) -> Result<(), TestCaseError> {
+        let shards: Box<[(Arc<Index>, Arc<Counts>)]> = (0..SHARDS)
+            .map(|_| (Arc::new(Index::new()), Arc::default()))
+            .collect();
+        let mut restored = Self::empty_books(&shards, &self.locations);
+        for (number, books) in self.books.iter_mut().enumerate() {
+            books.begin_saving();
+            while books.save_slice() {}
+            let saved = std::mem::take(books.saved()).into_bytes();
+            restored[number].put_rules(Arc::clone(&self.view.read().rules));
+            let taken = restored[number].take_back(&saved, (number, SHARDS), true);
+            prop_assert!(taken.is_ok());
+        }
+        self.books = restored;
+        self.view.shards = shards;
+        // Who receives goes on with what was published there.
+        self.taken = self.published.clone();
+        Ok(())
     }
 
     fn post(&mut self, sku: usize, at: u8, good: i64, reserved: i64) {
@@ -196,8 +311,19 @@ impl Bench {
         }
         drop(early);
         self.check()?;
-        self.view.rulebook().put(rules);
+        self.view.rulebook().put(Arc::clone(&rules));
         self.check()?;
+        for numbers in [&mut self.published, &mut self.taken] {
+            numbers.retain(|(channel, _), _| rules.rules.channel(channel).is_some());
+        }
+        let published = self.published.clone();
+        self.publish();
+        for (channel, tally) in &expected {
+            let pushed = self.published.iter().filter(|(key, units)| {
+                key.0 == *channel && published.get(key).copied().unwrap_or_default() != **units
+            });
+            prop_assert_eq!(tally.skus_published, pushed.count() as u64);
+        }
         // The dry run foretold it.
         for (channel, tally) in expected {
             let units = |totals: &Vec<(String, i64)>| {
@@ -235,11 +361,18 @@ proptest! {
         bench.change_rules(&first)?;
         for event in events {
             match event {
-                Event::Post(sku, at, good, reserved) => bench.post(sku, at, good, reserved),
+                Event::Post(sku, at, good, reserved) => {
+                    bench.post(sku, at, good, reserved);
+                    bench.publish();
+                }
                 Event::Rules(toml) => bench.change_rules(&toml)?,
+                Event::Take(max) => bench.take(max)?,
+                Event::Restore => bench.restore()?,
             }
             bench.check()?;
+            bench.check_published()?;
         }
+        bench.take(usize::MAX)?;
     }
 
     /// One shard has gone over to the next rules and the other has not, and movements go on.
