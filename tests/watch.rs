@@ -277,7 +277,15 @@ async fn who_does_not_read_gets_newer_numbers_once() {
             .map(|n| received(&format!("{round}-{n}"), &format!("SKU-{n:05}"), 1, "dc"))
             .collect()
     };
-    let mut stalled = watch(&server, request()).await;
+    // What a client takes ahead of its reader is little, so that it is the server who has to wait.
+    let endpoint = tonic::transport::Endpoint::from_shared(server.url()).expect("an address");
+    let small = endpoint.initial_stream_window_size(65_535);
+    let small = FeedsClient::new(small.connect().await.expect("it answers"));
+    let stalled = small
+        .max_decoding_message_size(64 << 20)
+        .watch(request())
+        .await;
+    let mut stalled = stalled.expect("it can be watched").into_inner();
     let mut reading = watch(&server, request()).await;
     let reader = tokio::spawn(async move {
         let mut receiver = Receiver::default();

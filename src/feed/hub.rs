@@ -459,10 +459,11 @@ impl Feeds {
         }
     }
 
-    /// The channels that there are.
+    /// The channels of the rules in force.
     pub fn channels(&self) -> Vec<Arc<str>> {
-        let all = self.shared.all();
-        all.iter().map(|feed| Arc::clone(&feed.channel)).collect()
+        let rules = self.instance().view().rulebook().in_force();
+        let names = rules.rules.channels();
+        names.map(|(_, name)| name.into()).collect()
     }
 
     /// Whether anything changed after a position; `None` if there is no such channel.
@@ -508,8 +509,9 @@ impl Feeds {
 
     /// How all feeds stand, by channel.
     pub fn status(&self) -> Vec<pb::FeedStatus> {
-        let all = self.shared.all();
-        all.iter().map(|feed| feed.status()).collect()
+        let feeds = self.channels().into_iter();
+        let feeds = feeds.filter_map(|channel| self.feed(&channel).ok());
+        feeds.map(|feed| feed.status()).collect()
     }
 
     /// Visits the channels with what they measured: how long it took until changes were published,

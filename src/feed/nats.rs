@@ -207,6 +207,8 @@ enum Interrupted {
 impl Writer {
     async fn run(self) {
         self.feeds.register(&self.channel, &self.delivery);
+        // Until it is the one that writes.
+        self.delivery.set_state(State::Standby);
         loop {
             let last = match self.last().await {
                 Ok(last) => last,
@@ -274,7 +276,6 @@ impl Writer {
         let Ok(mut subscription) = self.feeds.subscribe(&self.channel, Vec::new(), start) else {
             return Interrupted::Ended;
         };
-        self.delivery.set_state(State::Delivering);
         loop {
             let update = match subscription.next().await {
                 Ok(update) => update,
@@ -288,7 +289,10 @@ impl Writer {
                 continue;
             }
             match self.publish(&update, sequence).await {
-                Ok(written) => sequence = written,
+                Ok(written) => {
+                    sequence = written;
+                    self.delivery.set_state(State::Delivering);
+                }
                 Err(interrupted) => return interrupted,
             }
             self.delivery.delivered(&update);

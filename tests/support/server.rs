@@ -20,9 +20,10 @@ use std::{
 };
 
 use sellable::proto::v1::{
-    self as pb, availability_client::AvailabilityClient, movements_client::MovementsClient,
-    operations_client::OperationsClient, reconciliation_client::ReconciliationClient,
-    reservations_client::ReservationsClient, rules_client::RulesClient,
+    self as pb, availability_client::AvailabilityClient, feeds_client::FeedsClient,
+    movements_client::MovementsClient, operations_client::OperationsClient,
+    reconciliation_client::ReconciliationClient, reservations_client::ReservationsClient,
+    rules_client::RulesClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -383,6 +384,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn availability(&self) -> AvailabilityClient<Channel> {
         AvailabilityClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn feeds(&self) -> FeedsClient<Channel> {
+        FeedsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn movements(&self) -> MovementsClient<Channel> {

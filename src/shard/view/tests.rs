@@ -228,22 +228,29 @@ impl Bench {
 
     /// Goes on from what a checkpoint has.
     fn restore(&mut self) -> Result<(), TestCaseError> {
+        self.books.iter_mut().for_each(ShardBooks::begin_saving);
+        let rules = Arc::clone(&self.view.read().rules);
+        self.finish_saving(&rules)?;
+        // Who receives goes on with what was published there.
+        self.taken = self.published.clone();
+        Ok(())
+    }
+
+    /// Goes on from what a checkpoint has that was begun before, under these rules.
+    fn finish_saving(&mut self, rules: &Arc<RulesInForce>) -> Result<(), TestCaseError> {
         let shards: Box<[(Arc<Index>, Arc<Counts>)]> = (0..SHARDS)
             .map(|_| (Arc::new(Index::new()), Arc::default()))
             .collect();
         let mut restored = Self::empty_books(&shards, &self.locations);
         for (number, books) in self.books.iter_mut().enumerate() {
-            books.begin_saving();
             while books.save_slice() {}
             let saved = std::mem::take(books.saved()).into_bytes();
-            restored[number].put_rules(Arc::clone(&self.view.read().rules));
+            restored[number].put_rules(Arc::clone(rules));
             let taken = restored[number].take_back(&saved, (number, SHARDS), true);
             prop_assert!(taken.is_ok());
         }
         self.books = restored;
         self.view.shards = shards;
-        // Who receives goes on with what was published there.
-        self.taken = self.published.clone();
         Ok(())
     }
 
@@ -402,5 +409,37 @@ proptest! {
             bench.post(sku, at, good, reserved);
             bench.check()?;
         }
+    }
+
+    /// The rules change, and movements go on, while a checkpoint is taken.
+    #[test]
+    fn a_checkpoint_has_what_was_published_when_it_was_begun(
+        documents in (document(), document()),
+        before in prop::collection::vec((0..SKUS.len(), 0..26u8, 0..40i64, 0..9i64), 1..30),
+        after in prop::collection::vec((0..SKUS.len(), 0..26u8, -9..40i64, 0..9i64), 0..30),
+        slices in 0..300usize,
+    ) {
+        let mut bench = Bench::new();
+        bench.change_rules(&documents.0)?;
+        for (sku, at, good, reserved) in before {
+            bench.post(sku, at, good, reserved);
+            bench.publish();
+        }
+        let rules = Arc::clone(&bench.view.read().rules);
+        let published = bench.published.clone();
+        for books in &mut bench.books {
+            books.begin_saving();
+            for _ in 0..slices {
+                books.save_slice();
+            }
+        }
+        bench.change_rules(&documents.1)?;
+        for (sku, at, good, reserved) in after {
+            bench.post(sku, at, good, reserved);
+        }
+        bench.finish_saving(&rules)?;
+        bench.view.rulebook().put(rules);
+        bench.published = published;
+        bench.check_published()?;
     }
 }
