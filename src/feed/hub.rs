@@ -51,6 +51,9 @@ impl Default for Options {
 /// Time between two updates while nobody receives any: they are only to be resumed from.
 const INTERVAL_ALONE: Duration = Duration::from_millis(250);
 
+/// Changes that are published without a pause: less than a millisecond's work.
+const CHANGES_AT_ONCE: usize = 2_048;
+
 /// Why there is no subscription, or no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
@@ -163,8 +166,8 @@ impl Feed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes what changed. Times are measured unless it is long ago.
-    fn take(&self, changes: Vec<Change>, cut: &Cut, is_live: bool) {
+    /// Publishes some of what changed. Times are measured unless it is long ago.
+    fn take(&self, changes: &[Change], cut: &Cut, is_last: bool, is_live: bool) {
         let (now_us, count) = (now_us(), changes.len() as u64);
         if is_live && count > 0 {
             self.occurred_to_published
@@ -177,7 +180,7 @@ impl Feed {
         let (after, from) = (state.position, state.recent.next_no());
         for change in changes {
             let number = Number {
-                sku: change.sku,
+                sku: Arc::clone(&change.sku),
                 units: change.units,
                 before: change.before,
                 logged_us: change.logged_us,
@@ -185,7 +188,7 @@ impl Feed {
             };
             state.recent.put(number, cut.position, after);
         }
-        if cut.is_complete {
+        if cut.is_complete && is_last {
             state.position = cut.position;
         }
         state.as_of = cut.position;
@@ -349,15 +352,16 @@ impl Shared {
                     return;
                 };
                 let is_complete = cut.is_complete;
-                self.take(cut);
-                if is_complete {
+                self.take(cut).await;
+                // A start is not to be slowed down by what nobody waits for yet.
+                if is_complete || !instance.ready() {
                     break;
                 }
             }
         }
     }
 
-    fn take(&self, mut cut: Cut) {
+    async fn take(&self, mut cut: Cut) {
         let rules = Arc::clone(&cut.rules);
         let mut by_channel = vec![Vec::new(); rules.rules.channel_count()];
         for change in std::mem::take(&mut cut.changes) {
@@ -366,7 +370,18 @@ impl Shared {
         let is_live = self.instance.ready();
         for (channel, name) in rules.rules.channels() {
             let changes = std::mem::take(&mut by_channel[channel.index()]);
-            self.feed_or_new(name).take(changes, &cut, is_live);
+            let feed = self.feed_or_new(name);
+            let mut rest = &changes[..];
+            loop {
+                let (some, after) = rest.split_at(rest.len().min(CHANGES_AT_ONCE));
+                feed.take(some, &cut, after.is_empty(), is_live);
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+                // Queries have their turn.
+                tokio::task::yield_now().await;
+            }
         }
         let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
         feeds.retain(|name, feed| {

@@ -46,6 +46,9 @@ impl Published {
 /// Larger numbers are published as this one, which leaves a bit free. No shelf holds as much.
 pub(super) const UNITS_MAX: i64 = i64::MAX >> 1;
 
+/// Room for so many that wait is kept when none do.
+const ROOM_KEPT: usize = 16 << 10;
+
 /// What made a number change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Cause {
@@ -116,7 +119,12 @@ impl Changes {
 
     /// The first that waits.
     pub(super) fn pop(&mut self) -> Option<Waiting> {
-        self.waiting.pop_front()
+        let first = self.waiting.pop_front();
+        if first.is_none() && self.waiting.capacity() > ROOM_KEPT {
+            // A large wave is over.
+            self.waiting = VecDeque::new();
+        }
+        first
     }
 
     /// Whether none waits.
