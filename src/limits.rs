@@ -135,8 +135,8 @@ pub const FEED_CUT_CHANGES_MAX: usize = 16 << 10;
 pub const FEED_UPDATE_NUMBERS_MAX: usize = 4_096;
 /// SKUs that one caller of `Watch` or `ReportShown` may name.
 pub const FEED_SKUS_MAX: usize = 1_000;
-/// Updates of a channel that are kept encoded, for receivers that are not quite up to date.
-pub const FEED_UPDATES_KEPT_MAX: usize = 64;
+/// Updates of a channel, from different places on, that receivers share until there is a newer one.
+pub const FEED_UPDATES_MADE_MAX: usize = 64;
 /// Longest time that a marketplace may take to apply what it accepted, in ms: a day.
 pub const FEED_SETTLE_MS_MAX: u64 = 86_400_000;
 

@@ -1,7 +1,7 @@
 //! All feeds of an instance: takes what changed, and tells who waits for it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     instance::{Instance, now_us},
     intake::Cut,
-    limits::{FEED_UPDATE_NUMBERS_MAX, FEED_UPDATES_KEPT_MAX},
+    limits::{FEED_UPDATE_NUMBERS_MAX, FEED_UPDATES_MADE_MAX},
     log::Position,
     proto::v1 as pb,
     shard::{Change, NotReadable},
@@ -115,25 +115,48 @@ pub(super) struct FeedState {
     pub(super) as_of: Position,
     /// Position of the last update; there was nothing to tell since.
     told: Position,
-    /// The last updates, for receivers that are not further back than that.
-    updates: VecDeque<Kept>,
+    /// Updates that were made since the last change, by the number from which on they tell changes:
+    /// receivers that are at the same place share them.
+    made: BTreeMap<u64, Made>,
     pub(super) ended: Option<Ended>,
 }
 
-/// An update that was made already, of the changes from a number on up to another.
-#[derive(Debug)]
-struct Kept {
-    from: u64,
-    next_no: u64,
-    update: Arc<Update>,
+/// An update of the changes from a number on.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) update: Arc<Update>,
+    /// Where to go on after it.
+    pub(super) next_no: u64,
+    /// Changes that were passed over, a newer one having come.
+    pub(super) conflated: u64,
 }
 
-impl FeedState {
-    /// The update of the changes from this number on, and where to go on after it.
-    pub(super) fn kept(&self, from: u64) -> Option<(Arc<Update>, u64)> {
-        let at = self.updates.partition_point(|kept| kept.from < from);
-        let kept = self.updates.get(at).filter(|kept| kept.from == from)?;
-        Some((Arc::clone(&kept.update), kept.next_no))
+impl Feed {
+    /// The next update for a receiver that has the changes before a number, and everything up to a
+    /// position: mostly one that was made for others already.
+    pub(super) fn update_from(&self, state: &mut FeedState, from: u64, position: Position) -> Made {
+        if let Some(made) = state.made.get(&from)
+            && made.update.after <= position
+        {
+            return made.clone();
+        }
+        let collected = state.recent.collect(from, FEED_UPDATE_NUMBERS_MAX);
+        let complete_to = collected.complete_to.unwrap_or(state.position);
+        let update = Update::new(
+            UpdateKind::Changes,
+            (&self.channel, &self.log),
+            [position, complete_to.max(position), state.as_of],
+            collected.numbers,
+        );
+        let made = Made {
+            update: Arc::new(update),
+            next_no: collected.next_no,
+            conflated: collected.conflated,
+        };
+        if state.made.len() < FEED_UPDATES_MADE_MAX {
+            state.made.insert(from, made.clone());
+        }
+        made
     }
 }
 
@@ -148,7 +171,7 @@ impl Feed {
                 position,
                 as_of: position,
                 told: position,
-                updates: VecDeque::new(),
+                made: BTreeMap::new(),
                 ended: None,
             }),
             changed: watch::Sender::new(0),
@@ -195,38 +218,21 @@ impl Feed {
         if count == 0 {
             return;
         }
+        state.made.clear();
         if self.subscriptions.load(Relaxed) > 0 {
-            self.keep(&mut state, from);
-        } else {
-            state.updates.clear();
+            self.make(&mut state, from);
         }
         state.told = state.position;
         drop(state);
         self.changed.send_modify(|changed| *changed += 1);
     }
 
-    /// Makes the updates that all receivers get who are up to date.
-    fn keep(&self, state: &mut FeedState, mut from: u64) {
-        let mut after = state.told;
+    /// Makes the updates for all who are up to date.
+    fn make(&self, state: &mut FeedState, mut from: u64) {
+        let mut position = state.told;
         while from < state.recent.next_no() {
-            let collected = state.recent.collect(from, FEED_UPDATE_NUMBERS_MAX);
-            let position = collected.complete_to.unwrap_or(state.position);
-            let update = Update::new(
-                UpdateKind::Changes,
-                (&self.channel, &self.log),
-                [after, position, state.as_of],
-                collected.numbers,
-            );
-            state.updates.push_back(Kept {
-                from,
-                next_no: collected.next_no,
-                update: Arc::new(update),
-            });
-            from = collected.next_no;
-            after = position;
-        }
-        while state.updates.len() > FEED_UPDATES_KEPT_MAX {
-            state.updates.pop_front();
+            let made = self.update_from(state, from, position);
+            (from, position) = (made.next_no, made.update.position);
         }
     }
 

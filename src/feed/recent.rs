@@ -170,17 +170,10 @@ impl Recent {
     }
 
     /// The changes of these SKUs from a number on.
-    pub(super) fn collect_of(&self, skus: &[Arc<str>], from: u64) -> Collected {
+    pub(super) fn collect_of(&self, skus: &[Arc<str>], from: u64) -> Vec<Number> {
         let found = skus.iter().filter_map(|sku| self.of(sku));
-        let numbers = found
-            .filter(|entry| entry.no >= from)
-            .map(|entry| entry.number.clone());
-        Collected {
-            numbers: numbers.collect(),
-            next_no: self.next_no,
-            complete_to: None,
-            conflated: 0,
-        }
+        let own = found.filter(|entry| entry.no >= from);
+        own.map(|entry| entry.number.clone()).collect()
     }
 }
 
@@ -202,9 +195,8 @@ mod tests {
         }
     }
 
-    fn shown(collected: &Collected) -> Vec<(&str, i64)> {
-        let numbers = collected.numbers.iter();
-        numbers.map(|own| (&*own.sku, own.units)).collect()
+    fn shown(numbers: &[Number]) -> Vec<(&str, i64)> {
+        numbers.iter().map(|own| (&*own.sku, own.units)).collect()
     }
 
     #[test]
@@ -214,10 +206,10 @@ mod tests {
             recent.put(number(sku, units), as_of, after);
         }
         let all = recent.collect(0, 10);
-        assert_eq!(shown(&all), [("B", 2), ("A", 3)]);
+        assert_eq!(shown(&all.numbers), [("B", 2), ("A", 3)]);
         assert_eq!((all.next_no, all.complete_to, all.conflated), (3, None, 1));
         let first = recent.collect(0, 1);
-        assert_eq!(shown(&first), [("B", 2)]);
+        assert_eq!(shown(&first.numbers), [("B", 2)]);
         assert_eq!((first.next_no, first.complete_to), (2, Some(12)));
         assert_eq!(recent.first_after(12), Some(2));
         assert_eq!(recent.first_after(13), Some(3));
@@ -240,7 +232,7 @@ mod tests {
         assert!(!recent.knows_from(0) && recent.knows_from(1));
         assert_eq!(recent.first_after(0), None);
         assert_eq!(recent.first_after(1), Some(1));
-        assert_eq!(shown(&recent.collect(1, 9)), [("B", 1), ("C", 1)]);
+        assert_eq!(shown(&recent.collect(1, 9).numbers), [("B", 1), ("C", 1)]);
     }
 
     proptest! {

@@ -258,44 +258,40 @@ impl Subscription {
         )))
     }
 
-    fn read_changes(&mut self, next_no: u64) -> Option<Arc<Update>> {
-        let state = self.feed.lock();
-        if !state.recent.knows_from(next_no) {
+    fn read_changes(&mut self, from: u64) -> Option<Arc<Update>> {
+        let feed = Arc::clone(&self.feed);
+        let mut state = feed.lock();
+        if !state.recent.knows_from(from) {
             // So far behind that the rest is not known any more.
             self.phase = Phase::Begin;
             return None;
         }
-        if next_no == state.recent.next_no() {
+        let newest = state.recent.next_no();
+        if from == newest {
             return None;
         }
-        if self.skus.is_empty()
-            && let Some((update, next_no)) = state.kept(next_no)
-            && update.after <= self.position
-        {
-            self.phase = Phase::Changes { next_no };
-            self.position = update.position;
-            return Some(update);
+        if self.skus.is_empty() {
+            let made = feed.update_from(&mut state, from, self.position);
+            self.phase = Phase::Changes {
+                next_no: made.next_no,
+            };
+            self.position = made.update.position;
+            self.conflated += made.conflated;
+            return Some(made.update);
         }
-        let collected = if self.skus.is_empty() {
-            state.recent.collect(next_no, FEED_UPDATE_NUMBERS_MAX)
-        } else {
-            state.recent.collect_of(&self.skus, next_no)
-        };
-        let position = collected.complete_to.unwrap_or(state.position);
-        let positions = [self.position, position.max(self.position), state.as_of];
+        let numbers = state.recent.collect_of(&self.skus, from);
+        let positions = [
+            self.position,
+            state.position.max(self.position),
+            state.as_of,
+        ];
         drop(state);
-        self.phase = Phase::Changes {
-            next_no: collected.next_no,
-        };
-        self.conflated += collected.conflated;
-        if collected.numbers.is_empty() {
+        self.phase = Phase::Changes { next_no: newest };
+        if numbers.is_empty() {
             return None;
         }
-        Some(Arc::new(self.update(
-            UpdateKind::Changes,
-            positions,
-            collected.numbers,
-        )))
+        let update = self.update(UpdateKind::Changes, positions, numbers);
+        Some(Arc::new(update))
     }
 
     /// Nothing changed up to where the feed is.

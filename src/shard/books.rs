@@ -406,8 +406,8 @@ impl Desk {
             .expect("it was just put in place")
     }
 
-    /// Changes a cell, and with it the sums of the channels that sell from it. True if there are
-    /// any: then it is to be published once the whole movement is in.
+    /// Changes a cell, and with it the sums of the channels that sell from it. Gives those channels:
+    /// they are to be told once the whole movement is in.
     #[inline]
     fn set(
         &mut self,
@@ -416,39 +416,70 @@ impl Desk {
         at: Loc,
         before: &Balances,
         after: &Balances,
-    ) -> bool {
+    ) -> Some64 {
         block.set_balances(cell, after);
         let same = |account| before[account] == after[account];
         if same(Account::Good) && same(Account::Reserved) {
-            return false;
+            return Some64::default();
         }
         if self.memberships.get(at.0).is_none() {
             self.memberships.of(at.0, self.locations.name(at));
         }
         let rules = &self.rules.rules;
         let overridden = block.overridden();
-        let mut is_changed = false;
+        let mut changed = Some64::default();
         for member in self.memberships.get(at.0).unwrap_or_default() {
             let policy = policy_of(rules, member.channel, block, overridden);
             let by = contribution(member, policy, after) - contribution(member, policy, before);
             if by != 0 {
                 let channel = member.channel.index();
                 block.set_sum(channel, block.sum(channel) + by);
-                is_changed = true;
+                changed.add(member.channel);
             }
         }
-        is_changed
+        changed
     }
 
-    /// Publishes what the channels that sell from a location may sell now, where that is worth it.
+    /// Publishes what those channels that sell from a location may sell now, where that is worth it.
     #[inline]
-    fn publish(&mut self, block: &Block, at: Loc) {
+    fn publish(&mut self, block: &Block, at: Loc, changed: Some64) {
+        if changed.is_empty() {
+            return;
+        }
         let rules = &self.rules.rules;
         let overridden = block.overridden();
         for member in self.memberships.get(at.0).unwrap_or_default() {
-            let policy = policy_of(rules, member.channel, block, overridden);
-            publish(block, member.channel, policy, &mut self.changes);
+            if changed.may_have(member.channel) {
+                let policy = policy_of(rules, member.channel, block, overridden);
+                publish(block, member.channel, policy, &mut self.changes);
+            }
         }
+    }
+}
+
+/// Some channels; of more than 64, perhaps a few others with them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Some64(u64);
+
+impl Some64 {
+    #[inline]
+    fn add(&mut self, channel: ChannelIx) {
+        self.0 |= 1 << (channel.index() % 64);
+    }
+
+    #[inline]
+    fn may_have(self, channel: ChannelIx) -> bool {
+        self.0 >> (channel.index() % 64) & 1 != 0
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl std::ops::BitOrAssign for Some64 {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
     }
 }
 
@@ -539,9 +570,8 @@ impl Books for ShardBooks {
             let after = sum_of(before, change.by);
             if block.holds(&after) {
                 block.write(|| {
-                    if desk.set(block, cell, change.at, &before, &after) {
-                        desk.publish(block, change.at);
-                    }
+                    let changed = desk.set(block, cell, change.at, &before, &after);
+                    desk.publish(block, change.at, changed);
                     block.add_net_in(net_in);
                 });
                 return Posted {
@@ -553,7 +583,7 @@ impl Books for ShardBooks {
 
         // First all that may need another block, so that readers see the movement whole.
         block = desk.make_room(index, block, changes, guard);
-        let (mut wrong, mut is_changed) = (false, false);
+        let (mut wrong, mut changed) = (false, Some64::default());
         block.write(|| {
             for change in changes {
                 let cell = block.find(change.at).unwrap_or_else(|cell| {
@@ -563,11 +593,11 @@ impl Books for ShardBooks {
                 let before = block.balances(cell);
                 let after = sum_of(before, change.by);
                 wrong |= before.is_wrong() | after.is_wrong();
-                is_changed |= desk.set(block, cell, change.at, &before, &after);
+                changed |= desk.set(block, cell, change.at, &before, &after);
             }
             // Not before: half a movement is never published.
-            for change in changes.iter().filter(|_| is_changed) {
-                desk.publish(block, change.at);
+            for change in changes {
+                desk.publish(block, change.at, changed);
             }
             block.add_net_in(net_in);
         });
