@@ -6,13 +6,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "proto/sellable/v1/movement.proto",
     "proto/sellable/v1/movements.proto",
     "proto/sellable/v1/availability.proto",
     "proto/sellable/v1/reservations.proto",
     "proto/sellable/v1/rules.proto",
     "proto/sellable/v1/reconciliation.proto",
+    "proto/sellable/v1/feeds.proto",
     "proto/sellable/v1/operations.proto",
     "proto/sellable/v1/record.proto",
 ];
@@ -28,22 +29,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().compile_fds(descriptors.clone())?;
 
     // The server of `Movements` once more, with a request that keeps its movements encoded: they
-    // go into the log as they came, so decoding them into owned messages would be for nothing.
+    // go into the log as they came, so decoding them into owned messages would be for nothing. And
+    // that of `Feeds`, whose updates are encoded once for all who watch a channel.
     let raw = out.join("raw");
     fs::create_dir_all(&raw)?;
     tonic_prost_build::configure()
         .build_client(false)
         .extern_path(".sellable.v1.PostRequest", "crate::api::RawPostRequest")
+        .extern_path(
+            ".sellable.v1.AvailabilityUpdate",
+            "crate::feed::EncodedUpdate",
+        )
         .extern_path(".sellable.v1", "crate::proto::v1")
         .out_dir(raw)
-        .compile_fds(only_movements(descriptors))?;
+        .compile_fds(only_raw(descriptors))?;
     Ok(())
 }
 
-/// The descriptors with no other service than `Movements`.
-fn only_movements(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
+/// The descriptors with no other services than those two.
+fn only_raw(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut descriptors.file {
-        file.service.retain(|service| service.name() == "Movements");
+        file.service
+            .retain(|service| matches!(service.name(), "Movements" | "Feeds"));
     }
     descriptors
 }

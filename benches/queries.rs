@@ -77,7 +77,11 @@ fn main() {
         message_bytes_max: 4 << 20,
         reconcile: Default::default(),
     };
-    let ours = api::routes(&instance, options, health);
+    // What it starts needs the runtime.
+    let entered = serving.enter();
+    let feeds = sellable::feed::Feeds::start(&instance, Default::default());
+    drop(entered);
+    let ours = api::routes(&instance, &feeds, options, health);
     let counted = Server::builder().layer(Calls::default());
     let ours = serving.block_on(async { serve!(counted, ours) });
 

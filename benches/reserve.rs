@@ -267,7 +267,8 @@ async fn start(log: Arc<dyn Log>, skus: usize, appends: usize) -> (Arc<Instance>
         message_bytes_max: 4 << 20,
         reconcile: Default::default(),
     };
-    let routes = api::routes(&instance, options, health);
+    let feeds = sellable::feed::Feeds::start(&instance, Default::default());
+    let routes = api::routes(&instance, &feeds, options, health);
     let address = serve!(Server::builder().layer(Calls::default()), routes);
     (instance, address)
 }

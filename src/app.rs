@@ -16,6 +16,7 @@ use crate::{
     api,
     config::{Config, JournalSync, SnapshotPolicy},
     domain::admission::Horizon,
+    feed::{self, Feeds},
     instance::{CheckpointOptions, Instance, Options, StartError},
     intake::PostError,
     log::{
@@ -31,9 +32,10 @@ pub use files::Document;
 use files::Files;
 
 /// Names of the services whose health is told.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     "sellable.v1.Availability",
+    "sellable.v1.Feeds",
     "sellable.v1.Movements",
     "sellable.v1.Operations",
     "sellable.v1.Reconciliation",
@@ -125,7 +127,8 @@ pub async fn run(
     let calls = Calls::default();
     // Before anybody can ask.
     instance.set_rules_pending(!files.is_empty());
-    let probe = Probe::new(&instance, &calls);
+    let feeds = Feeds::start(&instance, feed_options(&config));
+    let probe = Probe::new(&instance, &feeds, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
     let (stop, stopped) = watch::channel(false);
@@ -137,7 +140,7 @@ pub async fn run(
     let grpc_server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)
         .layer(calls)
-        .add_routes(api::routes(&instance, options, health_service))
+        .add_routes(api::routes(&instance, &feeds, options, health_service))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             until(stopped),
@@ -167,6 +170,8 @@ pub async fn run(
     probe.drain();
     set_health(&health, ServingStatus::NotServing).await;
     stop.send_replace(true);
+    // Streams do not end by themselves.
+    feeds.stop();
     let grace = Duration::from_millis(config.drain_grace_ms);
     if tokio::time::timeout(grace, &mut grpc_server).await.is_err() {
         tracing::warn!(
@@ -241,6 +246,14 @@ fn snapshot_settings(config: &Config) -> Option<objects::Settings> {
     })
 }
 
+fn feed_options(config: &Config) -> feed::Options {
+    feed::Options {
+        interval: Duration::from_millis(config.feeds_interval_ms),
+        kept_max: config.feeds_kept_max,
+        heartbeat: Duration::from_secs(config.feeds_heartbeat_seconds),
+    }
+}
+
 fn reconcile_options(config: &Config) -> reconcile::Options {
     reconcile::Options {
         variances_max: config.reconciliation_variances_max,
@@ -293,6 +306,7 @@ pub(crate) fn instance_options(config: &Config, cores: usize) -> Options {
         } as i64
             * 3_600
             * 1_000_000,
+        feeds: true,
         checkpoints: (config.checkpoint_keep > 0).then(|| CheckpointOptions {
             dir: config.checkpoints_in(),
             keep: config.checkpoint_keep,

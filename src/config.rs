@@ -261,6 +261,21 @@ settings! {
     reconciliation_variances_max: usize = "reconciliation.variances_max",
         Kind::Integer { min: 0, max: 10_000_000, unit: "variances" }, "1000000", None;
 
+    /// Shortest time between two updates of a feed: what changes meanwhile is conflated, so that each
+    /// SKU is told once. Longer spares processor time, here and at receivers.
+    feeds_interval_ms: u64 = "feeds.interval_ms",
+        Kind::Integer { min: 0, max: 60_000, unit: "ms" }, "5", None;
+
+    /// SKUs of each channel whose last change is kept, for receivers that resume. One that comes back
+    /// after more have changed is given the whole state. Some 200 bytes each.
+    feeds_kept_max: usize = "feeds.kept_max",
+        Kind::Integer { min: 1, max: 100_000_000, unit: "SKUs" }, "100000", None;
+
+    /// A caller of `Watch` to whom nothing was sent for so long is sent a heartbeat, with the position
+    /// that was reached.
+    feeds_heartbeat_seconds: u64 = "feeds.heartbeat_seconds",
+        Kind::Integer { min: 1, max: 3_600, unit: "s" }, "15", None;
+
     /// On SIGTERM: how long calls under way may take to end before they are cut off.
     drain_grace_ms: u64 = "drain.grace_ms",
         Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;

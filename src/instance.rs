@@ -37,6 +37,7 @@ use crate::{
 
 mod checkpoints;
 mod exceptions;
+mod feeds;
 pub(crate) mod parts;
 mod reconcile;
 mod reports;
@@ -75,6 +76,8 @@ pub struct Options {
     pub gather_wait: Duration,
     /// Parked movements whose details are held in memory.
     pub parked_kept_max: usize,
+    /// Whether changes of published numbers are kept for feeds. Then somebody has to take them.
+    pub feeds: bool,
     /// Where and when checkpoints are taken; `None`: there are none, and every start reads the log
     /// from its beginning.
     pub checkpoints: Option<CheckpointOptions>,
@@ -93,6 +96,7 @@ impl Default for Options {
             command_appends_max: 2,
             gather_wait: Duration::ZERO,
             parked_kept_max: 100_000,
+            feeds: false,
             checkpoints: None,
         }
     }
@@ -150,6 +154,8 @@ pub struct Instance {
     failed: watch::Receiver<Option<LogError>>,
     /// The log's end when the instance started: ready once this is applied.
     ready_from: Position,
+    /// The position of the checkpoint that it began with; 0 without any.
+    began_at: Position,
     caught_up: AtomicBool,
     /// Its first rules are still to be put in force.
     rules_pending: AtomicBool,
@@ -178,6 +184,12 @@ impl Instance {
         let view = parts.view();
         let pending = Arc::<Pending>::default();
         let (steps, next_steps) = mpsc::channel(SEQUENCER_QUEUE_STEPS_MAX);
+        if options.feeds {
+            parts
+                .writers
+                .iter_mut()
+                .for_each(worker::Writer::keep_changes);
+        }
         let shards: Vec<worker::Shard> = std::mem::take(&mut parts.writers)
             .into_iter()
             .map(worker::start)
@@ -256,6 +268,7 @@ impl Instance {
             tally,
             failed,
             ready_from: bounds.last,
+            began_at: position,
             caught_up: AtomicBool::new(false),
             rules_pending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -456,6 +469,11 @@ impl Instance {
             return "putting the documents of `authority.file` and `rules.file` in force".into();
         }
         format!("catching up: position {position} of {}", self.ready_from)
+    }
+
+    /// Position of the checkpoint that it began with; 0 if it read the log from its beginning.
+    pub fn began_at(&self) -> Position {
+        self.began_at
     }
 
     /// Position from which on it is ready.

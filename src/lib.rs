@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod feed;
 pub mod instance;
 pub mod intake;
 mod kept;

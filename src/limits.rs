@@ -129,6 +129,17 @@ pub const PREFETCH_POSTINGS: usize = 32;
 /// SKUs of a query whose cache misses overlap.
 pub const PREFETCH_QUERIES: usize = 32;
 
+/// Changes of published numbers that a shard hands over at once: some milliseconds of its time.
+pub const FEED_CUT_CHANGES_MAX: usize = 16 << 10;
+/// Numbers of one update.
+pub const FEED_UPDATE_NUMBERS_MAX: usize = 4_096;
+/// SKUs that one caller of `Watch` or `ReportShown` may name.
+pub const FEED_SKUS_MAX: usize = 1_000;
+/// Updates of a channel that are kept encoded, for receivers that are not quite up to date.
+pub const FEED_UPDATES_KEPT_MAX: usize = 64;
+/// Longest time that a marketplace may take to apply what it accepted, in ms: a day.
+pub const FEED_SETTLE_MS_MAX: u64 = 86_400_000;
+
 /// How often it is looked whether a checkpoint is due, in milliseconds.
 pub const CHECKPOINT_LOOK_EVERY_MS: u64 = 200;
 /// A checkpoint of another instance is fetched if it spares a new one to read as many records.

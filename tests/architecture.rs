@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders of `src` and the modules of this crate that they may use.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("domain", &["domain", "limits"]),
     ("wire", &["wire", "domain", "limits", "log", "proto"]),
     ("log", &["log", "domain", "limits"]),
@@ -33,6 +33,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         "api",
         &[
             "api",
+            "feed",
             "reconcile",
             "instance",
             "intake",
@@ -57,7 +58,16 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "proto",
         ],
     ),
-    ("ops", &["ops", "api", "instance", "domain", "proto"]),
+    (
+        "feed",
+        &[
+            "feed", "instance", "intake", "shard", "wire", "domain", "limits", "log", "proto",
+        ],
+    ),
+    (
+        "ops",
+        &["ops", "api", "feed", "instance", "domain", "proto"],
+    ),
 ];
 
 /// What the domain may use beside itself, and why it is pure.

@@ -54,7 +54,8 @@ impl Scene {
             message_bytes_max: 4 << 20,
             reconcile: Default::default(),
         };
-        let routes = api::routes(&instance, options, health);
+        let feeds = sellable::feed::Feeds::start(&instance, Default::default());
+        let routes = api::routes(&instance, &feeds, options, health);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let connections = TcpListenerStream::new(listener);

@@ -1,6 +1,7 @@
 //! The gRPC services: the public contract in front of an instance.
 
 mod availability;
+mod feeds;
 mod movements;
 mod operations;
 mod reconciliation;
@@ -17,6 +18,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     domain::movement::TimeUs,
+    feed::Feeds,
     instance::{Instance, now_us},
     limits::COMPARISONS_MAX,
     proto::{
@@ -29,7 +31,8 @@ use crate::{
     },
 };
 
-/// The server of `Movements` whose requests are [`RawPostRequest`]s.
+/// The server of `Movements` whose requests are [`RawPostRequest`]s, and that of `Feeds` whose
+/// updates are [`EncodedUpdate`](crate::feed::EncodedUpdate)s.
 mod raw {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/raw/sellable.v1.rs"));
@@ -62,11 +65,13 @@ pub struct Options {
 /// If the descriptors that were built in are broken.
 pub fn routes(
     instance: &Arc<Instance>,
+    feeds: &Arc<Feeds>,
     options: Options,
     health: HealthServer<impl Health>,
 ) -> Routes {
     let service = Service {
         instance: Arc::clone(instance),
+        feeds: Arc::clone(feeds),
         options,
         comparisons: Arc::new(Semaphore::new(COMPARISONS_MAX)),
     };
@@ -81,6 +86,8 @@ pub fn routes(
         .max_decoding_message_size(bytes_max);
     let availability =
         AvailabilityServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let feeds =
+        raw::feeds_server::FeedsServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let reservations =
         ReservationsServer::new(service.clone()).max_decoding_message_size(bytes_max);
@@ -91,6 +98,7 @@ pub fn routes(
         .add_service(reservations)
         .add_service(rules)
         .add_service(reconciliation)
+        .add_service(feeds)
         .add_service(OperationsServer::new(service))
         .add_service(health)
         .add_service(reflection().build_v1().expect(broken))
@@ -102,6 +110,7 @@ pub fn routes(
 #[derive(Clone)]
 struct Service {
     instance: Arc<Instance>,
+    feeds: Arc<Feeds>,
     options: Options,
     /// One for each snapshot that may still be compared at once.
     comparisons: Arc<Semaphore>,

@@ -226,6 +226,7 @@ fn change((channel, tally): (String, ChangeTally)) -> pb::ChannelChange {
     pb::ChannelChange {
         channel,
         skus_changed: tally.skus_changed,
+        skus_published: tally.skus_published,
         skus_to_zero: tally.skus_to_zero,
         skus_from_zero: tally.skus_from_zero,
         units_before: tally.units_before,

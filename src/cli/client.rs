@@ -12,9 +12,10 @@ use super::exit::{Exit, Failure, innermost};
 use crate::{
     config::Config,
     proto::v1::{
-        availability_client::AvailabilityClient, movements_client::MovementsClient,
-        operations_client::OperationsClient, reconciliation_client::ReconciliationClient,
-        reservations_client::ReservationsClient, rules_client::RulesClient,
+        availability_client::AvailabilityClient, feeds_client::FeedsClient,
+        movements_client::MovementsClient, operations_client::OperationsClient,
+        reconciliation_client::ReconciliationClient, reservations_client::ReservationsClient,
+        rules_client::RulesClient,
     },
 };
 
@@ -115,6 +116,16 @@ impl Client {
     /// The service of this name.
     pub fn availability(&self) -> AvailabilityClient<Channel> {
         AvailabilityClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// A stream that goes on until somebody ends it.
+    pub fn stream<T>(&self, message: T) -> Request<T> {
+        Request::new(message)
+    }
+
+    /// The service of this name.
+    pub fn feeds(&self) -> FeedsClient<Channel> {
+        FeedsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The service of this name.

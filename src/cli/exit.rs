@@ -34,7 +34,7 @@ pub enum Exit {
     Partial = 5,
     /// Stock does not cover a reservation.
     Refused = 6,
-    /// A snapshot was compared, and variances are left.
+    /// A snapshot was compared, and variances are left; or a marketplace shows something else.
     Variance = 7,
 }
 

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod document;
 pub mod exceptions;
 pub mod exit;
+pub mod feeds;
 pub mod operations;
 pub mod output;
 pub mod post;
@@ -19,6 +20,7 @@ pub mod rules;
 pub mod serve;
 pub mod settings;
 pub mod verify;
+pub mod watch;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -54,6 +56,12 @@ enum Command {
     /// Why it is that many: every term of the answer
     #[command(after_help = query::EXPLAIN_EXAMPLES)]
     Explain(query::ExplainArgs),
+    /// Watch what a channel may sell: the state first, then every change as it is published
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
+    /// The feeds: how fresh they are, webhooks, dead letters, read-back
+    #[command(after_help = feeds::EXAMPLES)]
+    Feeds(feeds::FeedsArgs),
     /// Channel rules: read, check, compare, put in force
     #[command(after_help = rules::EXAMPLES)]
     Rules(rules::RulesArgs),
@@ -130,6 +138,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Post(args) => block_on(post::run(args, context)),
         Command::Query(args) => block_on(query::run(args, context)),
         Command::Explain(args) => block_on(query::explain(args, context)),
+        Command::Watch(args) => block_on(watch::run(args, context)),
+        Command::Feeds(args) => block_on(feeds::run(args, context)),
         Command::Rules(args) => block_on(rules::run(args, context)),
         Command::Authority(args) => block_on(authority::run(args, context)),
         Command::Status(args) => block_on(operations::status(args, context)),
@@ -177,6 +187,13 @@ mod tests {
             "sellable query --channel web A B --locations --min-position 4",
             "sellable query --channel web -",
             "sellable explain --channel web A --server http://other:7420",
+            "sellable watch --channel web A B --resume 7 --for 5",
+            "sellable watch --channel web --changes --json",
+            "sellable feeds",
+            "sellable feeds status --channel web --json",
+            "sellable feeds shown shown.csv --channel web --settle 30s --report-only",
+            "sellable feeds dead-letters shop",
+            "sellable feeds retry shop A B",
             "sellable rules put rules.toml --dry-run --note test",
             "sellable rules diff rules.toml",
             "sellable rules get --version 4",

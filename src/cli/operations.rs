@@ -9,6 +9,7 @@ use super::{
     Context,
     client::Server,
     exit::{Exit, Failure},
+    feeds::{feed_json, time},
     output::{self, json_moment, moment, number, span},
 };
 use crate::proto::v1 as pb;
@@ -39,12 +40,51 @@ pub async fn status(args: StatusArgs, context: &Context) -> Result<Exit, Failure
         None => ask(&args.server).await?,
         Some(seconds) => wait_until_ready(&args.server, Duration::from_secs(seconds)).await?,
     };
+    let client = args.server.connect().await?;
+    let request = client.request(pb::ListFeedsRequest::default());
+    let feeds = client.feeds().list(request).await?.into_inner().feeds;
     if context.json {
-        output::print_json(&status_json(&status))?;
+        let mut json = status_json(&status);
+        json["feeds"] = feeds.iter().map(feed_json).collect();
+        output::print_json(&json)?;
     } else {
-        output::print(&status_text(&status))?;
+        output::print(&(status_text(&status) + &feeds_text(&feeds)))?;
     }
     Ok(Exit::Done)
+}
+
+/// How fresh each channel is, in a line.
+fn feeds_text(feeds: &[pb::FeedStatus]) -> String {
+    let line = |feed: &pb::FeedStatus| {
+        let (occurred, logged) = (
+            feed.occurred_to_published.unwrap_or_default(),
+            feed.logged_to_published.unwrap_or_default(),
+        );
+        let mut text = match logged.count {
+            0 => format!("{}: nothing has changed since the start", feed.channel),
+            count => format!(
+                "{}: {} changes published, half within {} of their append and 99 % within {}, \
+                 {} of their occurrence",
+                feed.channel,
+                number(count),
+                time(logged.p50_us, count),
+                time(logged.p99_us, count),
+                time(occurred.p99_us, occurred.count),
+            ),
+        };
+        for own in &feed.deliveries {
+            let logged = own.logged_to_delivered.unwrap_or_default();
+            if logged.count > 0 {
+                text += &format!(
+                    "; by {} within {}",
+                    own.way().as_str_name().to_ascii_lowercase(),
+                    time(logged.p99_us, logged.count)
+                );
+            }
+        }
+        ("feed", text)
+    };
+    output::pairs_as_wide_as("checkpoint", feeds.iter().map(line).collect())
 }
 
 async fn ask(server: &Server) -> Result<pb::StatusResponse, Failure> {

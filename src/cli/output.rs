@@ -54,8 +54,13 @@ pub fn table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> Str
 
 /// Names and values below each other.
 pub fn pairs(rows: Vec<(&str, String)>) -> String {
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max();
-    let width = width.unwrap_or(0);
+    pairs_as_wide_as("", rows)
+}
+
+/// The same below others, of which this name was the widest.
+pub fn pairs_as_wide_as(name: &str, rows: Vec<(&str, String)>) -> String {
+    let names = rows.iter().map(|(name, _)| *name).chain([name]);
+    let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
     rows.iter()
         .map(|(name, value)| format!("{name:width$}  {value}\n"))
         .collect()

@@ -107,6 +107,7 @@ fn changes_text(response: &pb::PutRulesResponse) -> String {
                 number(change.skus_changed),
                 number(change.skus_to_zero),
                 number(change.skus_from_zero),
+                number(change.skus_published),
                 number(change.units_before),
                 number(change.units_after),
             ]
@@ -118,6 +119,7 @@ fn changes_text(response: &pb::PutRulesResponse) -> String {
             ">skus changed",
             ">to zero",
             ">from zero",
+            ">pushed",
             ">units before",
             ">units after",
         ],
@@ -156,6 +158,7 @@ pub fn changes_json(changes: &[pb::ChannelChange]) -> serde_json::Value {
                 "skus_changed": change.skus_changed,
                 "skus_to_zero": change.skus_to_zero,
                 "skus_from_zero": change.skus_from_zero,
+                "skus_published": change.skus_published,
                 "units_before": change.units_before,
                 "units_after": change.units_after,
                 "largest": change.largest.iter().map(|sku| json!({

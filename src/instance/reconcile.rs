@@ -78,7 +78,11 @@ impl Instance {
     }
 
     /// Sends a step and waits for what it tells.
-    async fn ask<T>(&self, step: Step, told: oneshot::Receiver<T>) -> Result<T, PostError> {
+    pub(super) async fn ask<T>(
+        &self,
+        step: Step,
+        told: oneshot::Receiver<T>,
+    ) -> Result<T, PostError> {
         let steps = self.lock_steps().clone().ok_or(PostError::Stopping)?;
         steps.send(step).await.map_err(|_| PostError::Stopping)?;
         told.await.map_err(|_| PostError::Stopping)

@@ -81,6 +81,10 @@ pub(crate) enum Decoded {
     Commands(At, Vec<pb::Command>),
     Resolve(At, Box<Resolve>),
     Comparison(At, Box<pb::Comparison>),
+    /// How far a webhook has got.
+    Delivery(At, pb::DeliveryProgress),
+    /// Published numbers are to be delivered once more.
+    Republish(At, pb::Republish),
 }
 
 /// Where in the log a record is, and who wrote it.
@@ -299,6 +303,8 @@ impl Decoder {
             Body::Authority(put) => Decoded::Authority(at, put),
             Body::Commands(batch) => Decoded::Commands(at, batch.commands),
             Body::Comparison(comparison) => Decoded::Comparison(at, comparison),
+            Body::Delivery(progress) => Decoded::Delivery(at, progress),
+            Body::Republish(republish) => Decoded::Republish(at, republish),
             Body::Resolve(resolve) => {
                 let movement = self.released(&resolve);
                 Decoded::Resolve(at, Box::new(Resolve { resolve, movement }))

@@ -27,3 +27,4 @@ pub use gather::PostError;
 pub use parked::{Parked, ParkedList};
 pub use reports::{Report, ReportBook};
 pub use resolve::Resolved;
+pub use sequencer::Cut;

@@ -35,6 +35,7 @@ use crate::{
         authority::Permissions,
         balances::{Loc, LocationNames},
         exceptions::{Outcome, ParkedKind},
+        keys::SkuHash,
         movement::TimeUs,
         recent::RecentView,
         reconcile::Statement,
@@ -44,9 +45,11 @@ use crate::{
     log::Position,
     proto::v1 as pb,
     shard::{
-        Audit, Locations, Receipt, RulesInForce, Sources,
+        Audit, Change, Locations, Receipt, RulesInForce, Sources,
         compare::{Comparing, by_shard},
-        worker::{Batch, Caller, Completion, Effect, Inspection, Job, Shared, Work},
+        worker::{
+            Batch, Caller, Completion, Cutting, Effect, Inspection, Job, Republishing, Shared, Work,
+        },
     },
 };
 
@@ -59,12 +62,29 @@ pub(crate) enum Step {
     /// Compare lines of a snapshot, and tell the position where that was; or, if its moment is too
     /// long ago, the oldest for which that can be done.
     Compare(Arc<Comparing>, oneshot::Sender<Result<Position, TimeUs>>),
+    /// Take some of the changes of published numbers, as they are where this is met.
+    Cut(oneshot::Sender<Cut>),
     /// Show the recent movements.
     Recent(oneshot::Sender<Vec<RecentView>>),
     /// Tell how the reservation of this id stands.
     Inspect(String, oneshot::Sender<Option<ReservationView>>),
     /// Begin to save the state, as it is where this is met.
     Checkpoint(TakeCheckpoint),
+}
+
+/// Changes of published numbers, taken at one position.
+#[derive(Debug)]
+pub struct Cut {
+    /// The position: the numbers are those of there.
+    pub position: Position,
+    /// The log's time there.
+    pub time_us: TimeUs,
+    /// The rules there, which the channels are of.
+    pub rules: Arc<RulesInForce>,
+    /// What changed since it was taken before, in no order.
+    pub changes: Vec<Change>,
+    /// Whether that is all that changed up to the position.
+    pub is_complete: bool,
 }
 
 /// Callers of this instance that wait for a record, by its token.
@@ -178,9 +198,14 @@ impl Sequencer {
             Step::Decoded(Decoded::Authority(at, put)) => self.authority(state, at, put),
             Step::Decoded(Decoded::Resolve(at, resolve)) => self.resolve(state, at, *resolve),
             Step::Decoded(Decoded::Comparison(at, found)) => self.comparison(state, at, *found),
+            Step::Decoded(Decoded::Delivery(at, progress)) => self.delivery(state, at, progress),
+            Step::Decoded(Decoded::Republish(at, republish)) => {
+                self.republish(state, at, &republish)
+            }
             Step::Audit(answer) => self.audit(state, answer),
             Step::Inspect(id, answer) => self.inspect(state, &id, answer),
             Step::Compare(comparing, answer) => self.compare(state, comparing, answer),
+            Step::Cut(answer) => self.cut(state, answer),
             Step::Recent(answer) => self.recent(state, answer),
             Step::Checkpoint(take) => self.checkpoint(state, take),
         }
@@ -444,6 +469,60 @@ impl Sequencer {
             return self.nothing(&self.completion(state, Vec::new()));
         }
         self.statements(state, statements, Vec::new())
+    }
+
+    /// How far a webhook has got, and whose it is.
+    fn delivery(
+        &self,
+        state: &mut State,
+        at: At,
+        _progress: pb::DeliveryProgress,
+    ) -> Result<(), Stopped> {
+        self.advance(state, at);
+        self.nothing(&self.completion(state, Vec::new()))
+    }
+
+    /// Published numbers are to be delivered once more.
+    fn republish(
+        &self,
+        state: &mut State,
+        at: At,
+        republish: &pb::Republish,
+    ) -> Result<(), Stopped> {
+        self.advance(state, at);
+        let mut effects = Vec::new();
+        if let Some(Waiting::Document(caller)) = self.waiting_for(Some(at.origin)) {
+            effects.push(Effect::AnswerRules(caller, at.position));
+        }
+        let completion = self.completion(state, effects);
+        let Some(channel) = state.rules.rules.channel(&republish.channel) else {
+            return self.nothing(&completion);
+        };
+        let mut skus: Republishing = vec![Vec::new(); self.shards.len()];
+        for sku in &republish.skus {
+            skus[SkuHash::of(sku).shard(self.shards.len())].push(sku.as_str().into());
+        }
+        let skus = Arc::new(skus);
+        self.to_all(|| Work::Republish(channel, Arc::clone(&skus), Arc::clone(&completion)))
+    }
+
+    fn cut(&self, state: &State, answer: oneshot::Sender<Cut>) -> Result<(), Stopped> {
+        let cutting = Arc::<Cutting>::default();
+        let (rules, told) = (Arc::clone(&state.rules), Arc::clone(&cutting));
+        let (position, time_us) = (state.position, state.admission.now_us());
+        let tell = move || {
+            let mut changes = told.changes.lock().unwrap_or_else(PoisonError::into_inner);
+            // Who gave up waiting has gone with the feeds.
+            let _ = answer.send(Cut {
+                position,
+                time_us,
+                rules,
+                changes: std::mem::take(&mut *changes),
+                is_complete: !told.has_more.load(Relaxed),
+            });
+        };
+        let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
+        self.to_all(|| Work::Cut(Arc::clone(&cutting), Arc::clone(&completion)))
     }
 
     fn audit(

@@ -103,6 +103,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// What tells it apart from every other log, in a few letters, for who keeps a position of it.
+    pub fn token(&self) -> String {
+        format!("{}-{:x}-{:x}", self.engine, self.created_us, self.id)
+    }
+
     /// Whether `other` is this log, even if it is now reached by another name: a directory may be
     /// moved, and a cluster has many servers.
     pub fn is_same(&self, other: &Identity) -> bool {

@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::{Calls, metrics};
-use crate::instance::Instance;
+use crate::{feed::Feeds, instance::Instance};
 
 /// What the probes answer from.
 #[derive(Clone)]
@@ -28,12 +28,12 @@ pub struct Probe {
 
 impl Probe {
     /// Probes of an instance whose calls are counted by `calls`.
-    pub fn new(instance: &Arc<Instance>, calls: &Calls) -> Self {
+    pub fn new(instance: &Arc<Instance>, feeds: &Arc<Feeds>, calls: &Calls) -> Self {
         Self {
             instance: Arc::clone(instance),
             serving: Arc::default(),
             draining: Arc::default(),
-            metrics: Arc::new(metrics::registry(instance, calls)),
+            metrics: Arc::new(metrics::registry(instance, feeds, calls)),
         }
     }
 

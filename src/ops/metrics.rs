@@ -10,17 +10,18 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::Calls;
+use super::{Calls, feeds::OfFeeds};
 use crate::{
     domain::{
         exceptions::{ParkedKind, StateKind},
         movement::TimeUs,
     },
+    feed::Feeds,
     instance::{Instance, now_us},
 };
 
 /// All metrics of an instance.
-pub(super) fn registry(instance: &Arc<Instance>, calls: &Calls) -> Registry {
+pub(super) fn registry(instance: &Arc<Instance>, feeds: &Arc<Feeds>, calls: &Calls) -> Registry {
     let mut registry = Registry::with_prefix("sellable");
     let identity = instance.log_identity();
     registry.register(
@@ -32,6 +33,7 @@ pub(super) fn registry(instance: &Arc<Instance>, calls: &Calls) -> Registry {
         ]),
     );
     registry.register_collector(Box::new(OfInstance(Arc::clone(instance))));
+    registry.register_collector(Box::new(OfFeeds(Arc::clone(feeds))));
     registry.register_collector(Box::new(OfCalls(calls.clone())));
     registry
 }

@@ -1,6 +1,7 @@
 //! For those who run it: metrics and probes over HTTP.
 
 mod calls;
+mod feeds;
 mod http;
 mod metrics;
 

@@ -1,9 +1,9 @@
 //! A SKU's block: all that is known of one SKU, in one piece of memory.
 //!
-//! One allocation holds the header, the name, the sums of each channel, the numbers of the
-//! locations (sorted), where the last recent movement of each is, and their balances: 28 bytes for
-//! a cell as long as every balance fits 32 bits, 56 if one does not. A query for what a channel may sell touches one or two cache
-//! lines, however many locations there are.
+//! One allocation holds the header, the name, for each channel its sum and its published number, the
+//! numbers of the locations (sorted), where the last recent movement of each is, and their balances:
+//! 28 bytes for a cell as long as every balance fits 32 bits, 56 if one does not. A query for what a
+//! channel may sell touches one or two cache lines, however many locations there are.
 //!
 //! One thread writes; any number of threads read at the same time, through a sequence lock. What
 //! may change is atomic and accessed relaxed, so that a reader that is overtaken by the writer
@@ -18,7 +18,7 @@ use std::{
     sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering::Relaxed},
 };
 
-use super::seqlock::SeqLock;
+use super::{changes::Published, seqlock::SeqLock};
 use crate::domain::{
     balances::{ACCOUNTS, Balances, Loc},
     keys::SkuHash,
@@ -56,7 +56,7 @@ pub(crate) struct Block {
     wide: bool,
     /// [`OVERRIDDEN`] and [`MARK`].
     flags: AtomicU32,
-    // Behind it: name, padded to 8; sums: [i64; channels]; locations: [u32; cells_max]; trails:
+    // Behind it: name, padded to 8; sums and published numbers: [[i64; 2]; channels]; locations: [u32; cells_max]; trails:
     // [u32; cells_max]; balances: [[i32 or i64; 7]; cells_max]. What every posting reads comes first.
 }
 
@@ -213,12 +213,23 @@ impl Block {
 
     #[inline]
     pub(crate) fn sum(&self, channel: usize) -> i64 {
-        self.sums()[channel].load(Relaxed)
+        self.sums()[channel][0].load(Relaxed)
     }
 
     #[inline]
     pub(crate) fn set_sum(&self, channel: usize, units: i64) {
-        self.sums()[channel].store(units, Relaxed);
+        self.sums()[channel][0].store(units, Relaxed);
+    }
+
+    /// What a channel was told last, or is to be told.
+    #[inline]
+    pub(crate) fn published(&self, channel: usize) -> Published {
+        Published::from_bits(self.sums()[channel][1].load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set_published(&self, channel: usize, published: Published) {
+        self.sums()[channel][1].store(published.bits(), Relaxed);
     }
 
     #[inline]
@@ -349,6 +360,7 @@ impl Block {
         copy.add_net_in(self.net_in());
         for channel in 0..usize::from(self.channels.min(shape.channels)) {
             copy.set_sum(channel, self.sum(channel));
+            copy.set_published(channel, self.published(channel));
         }
         for cell in 0..self.cells() {
             copy.insert(cell, self.location(cell));
@@ -358,8 +370,8 @@ impl Block {
         block
     }
 
-    fn sums(&self) -> &[AtomicI64] {
-        // SAFETY: the layout has `channels` sums at this offset; atomics may be shared.
+    fn sums(&self) -> &[[AtomicI64; 2]] {
+        // SAFETY: the layout has `channels` pairs at this offset; atomics may be shared.
         unsafe { std::slice::from_raw_parts(self.at(self.sums_at()), usize::from(self.channels)) }
     }
 
@@ -391,7 +403,7 @@ impl Block {
     }
 
     fn locations_at(&self) -> usize {
-        self.sums_at() + usize::from(self.channels) * size_of::<i64>()
+        self.sums_at() + usize::from(self.channels) * size_of::<[i64; 2]>()
     }
 
     fn balances_at(&self) -> usize {
@@ -431,7 +443,7 @@ fn locations_bytes(cells_max: u32) -> usize {
 fn layout(name_len: usize, shape: Shape) -> Layout {
     let bytes = HEADER
         + name_len.next_multiple_of(8)
-        + usize::from(shape.channels) * size_of::<i64>()
+        + usize::from(shape.channels) * size_of::<[i64; 2]>()
         + locations_bytes(shape.cells_max)
         + shape.cells_max as usize * cell_bytes(shape.wide);
     Layout::from_size_align(bytes, align_of::<Block>()).expect("a block is far smaller than memory")
@@ -487,6 +499,7 @@ mod tests {
         let most = Balances::of(crate::domain::balances::Account::Good, i64::from(i32::MAX));
         b.set_balances(0, &most);
         b.set_sum(1, -9);
+        b.set_published(1, Published::waiting(8));
         b.add_net_in(5);
         b.set_rules(4, true);
         let more = Balances::of(
@@ -508,6 +521,8 @@ mod tests {
             (-9, 0, 4, true)
         );
         assert_eq!(c.balances(0), most);
+        assert_eq!(c.published(1), Published::waiting(8));
+        assert_eq!(c.published(4), Published::default());
         // SAFETY: each freed once, and used no more.
         unsafe {
             Block::free(block);

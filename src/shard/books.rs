@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     block::{Block, Shape},
+    changes::{Cause, Change, Changes, Published, UNITS_MAX},
     index::Index,
     locations::Locations,
     rulebook::RulesInForce,
@@ -90,6 +91,7 @@ struct Desk {
     memberships: Memberships,
     counts: Arc<Counts>,
     saving: Saving,
+    changes: Changes,
 }
 
 impl ShardBooks {
@@ -101,13 +103,26 @@ impl ShardBooks {
             rules,
             counts,
             saving: Saving::default(),
+            changes: Changes::default(),
         };
         Self { index, desk }
     }
 
-    /// Makes all sums anew by other rules. Readers go on meanwhile.
+    /// Makes all sums anew by other rules, and publishes what changes with them. Readers go on
+    /// meanwhile.
     pub(crate) fn put_rules(&mut self, rules: Arc<RulesInForce>) {
+        let published = match rules.rules.has_publish_steps() {
+            true => rules.rules.channel_count(),
+            false => 0,
+        };
+        if self.desk.saving.published + published > 0 {
+            // What is being saved has the published numbers, and the channels, of the rules before.
+            self.save_all();
+        }
         let Self { index, desk } = self;
+        desk.saving.published = published;
+        let carried = Carried::between(&desk.rules.rules, &rules.rules);
+        desk.changes.renumber(|channel| carried.now(channel));
         desk.memberships = Memberships::new(Arc::clone(&rules.rules));
         desk.rules = rules;
         let channels = desk.channels();
@@ -119,14 +134,72 @@ impl ShardBooks {
                     ..block.shape()
                 }));
             } else {
-                block.write(|| desk.make_sums(block));
+                block.write(|| desk.make_anew(block, &carried));
             }
         });
         for block in outgrown {
             // SAFETY: just allocated, and handed over below.
-            desk.make_sums(unsafe { block.as_ref() });
+            desk.make_anew(unsafe { block.as_ref() }, &carried);
             desk.put_in_place(index, block);
         }
+    }
+
+    /// From here on, changes of published numbers are kept until they are taken.
+    pub(crate) fn keep_changes(&mut self) {
+        self.desk.changes.are_taken = true;
+    }
+
+    /// What happens from here on has this cause.
+    #[inline]
+    pub(crate) fn because(&mut self, cause: Cause) {
+        self.desk.changes.cause = cause;
+    }
+
+    /// Takes changes of published numbers, so many or a few more. True if that is all.
+    pub(crate) fn take_changes(&mut self, max: usize, taken: &mut Vec<Change>) -> bool {
+        let Self { index, desk } = self;
+        // SAFETY: as in `post`.
+        let guard = unsafe { epoch::unprotected() };
+        for _ in 0..max {
+            let Some(waiting) = desk.changes.pop() else {
+                return true;
+            };
+            let channel = waiting.channel.index();
+            let mut found: SmallVec<[&Block; 1]> = SmallVec::new();
+            index.for_each_hashed(waiting.sku, guard, |block| found.push(block));
+            // Of several SKUs with one hash, it is not known whose change it is.
+            let is_certain = found.len() == 1;
+            for block in found {
+                let published = block.published(channel);
+                block.set_published(channel, Published::taken(published.units));
+                let came_back = is_certain && waiting.before == Some(published.units);
+                if came_back || !published.waits && waiting.before.is_some() {
+                    continue;
+                }
+                taken.push(Change {
+                    channel: waiting.channel,
+                    sku: block.name().into(),
+                    before: waiting.before,
+                    units: published.units,
+                    logged_us: waiting.cause.logged_us,
+                    occurred_us: waiting.cause.occurred_us,
+                });
+            }
+        }
+        desk.changes.is_empty()
+    }
+
+    /// The published number of a SKU is to be delivered once more. False if no movement ever named
+    /// it.
+    pub(crate) fn republish(&mut self, channel: ChannelIx, sku: SkuHash, name: &str) -> bool {
+        let Self { index, desk } = self;
+        // SAFETY: as in `post`.
+        let guard = unsafe { epoch::unprotected() };
+        let is_known = index.get(sku, name, guard).is_some();
+        if is_known && desk.changes.are_taken {
+            desk.changes.push(sku, channel, None);
+        }
+        is_known
     }
 
     /// What a channel may sell of a SKU and which of its locations offer how much of it, less what
@@ -225,6 +298,39 @@ impl Desk {
         }
     }
 
+    /// The same for a block that has published numbers by other rules.
+    fn make_anew(&mut self, block: &Block, carried: &Carried) {
+        let before: SmallVec<[Published; 16]> = (0..carried.channels_before)
+            .map(|channel| block.published(channel))
+            .collect();
+        self.make_sums(block);
+        for (channel, from) in carried.from.iter().enumerate() {
+            let published = from.map_or(Published::default(), |from| before[from.index()]);
+            block.set_published(channel, published);
+        }
+        let Self { rules, changes, .. } = self;
+        for (channel, _) in rules.rules.channels() {
+            let policy = policy_of(&rules.rules, channel, block, block.overridden());
+            publish(block, channel, policy, changes);
+        }
+    }
+
+    /// Takes back what channels were told, or else takes it for what they may sell.
+    fn take_published(&self, block: &Block, told: impl ExactSizeIterator<Item = i64>) {
+        let rules = &self.rules.rules;
+        if told.len() == rules.channel_count() {
+            for (channel, units) in told.enumerate() {
+                block.set_published(channel, Published::taken(units));
+            }
+            return;
+        }
+        for (channel, _) in rules.channels() {
+            let policy = policy_of(rules, channel, block, block.overridden());
+            let units = policy.ats(block.sum(channel.index())).min(UNITS_MAX);
+            block.set_published(channel.index(), Published::taken(units));
+        }
+    }
+
     fn make_block(&self, hash: SkuHash, name: &str) -> NonNull<Block> {
         let shape = Shape {
             cells_max: 1,
@@ -302,27 +408,93 @@ impl Desk {
             .expect("it was just put in place")
     }
 
-    /// Changes a cell, and with it the sums of the channels that sell from it.
+    /// Changes a cell, and with it the sums of the channels that sell from it. True if there are
+    /// any: then it is to be published once the whole movement is in.
     #[inline]
-    fn set(&mut self, block: &Block, cell: usize, at: Loc, before: &Balances, after: &Balances) {
+    fn set(
+        &mut self,
+        block: &Block,
+        cell: usize,
+        at: Loc,
+        before: &Balances,
+        after: &Balances,
+    ) -> bool {
         block.set_balances(cell, after);
         let same = |account| before[account] == after[account];
         if same(Account::Good) && same(Account::Reserved) {
-            return;
+            return false;
         }
         if self.memberships.get(at.0).is_none() {
             self.memberships.of(at.0, self.locations.name(at));
         }
         let rules = &self.rules.rules;
         let overridden = block.overridden();
+        let mut is_changed = false;
         for member in self.memberships.get(at.0).unwrap_or_default() {
             let policy = policy_of(rules, member.channel, block, overridden);
             let by = contribution(member, policy, after) - contribution(member, policy, before);
             if by != 0 {
                 let channel = member.channel.index();
                 block.set_sum(channel, block.sum(channel) + by);
+                is_changed = true;
             }
         }
+        is_changed
+    }
+
+    /// Publishes what the channels that sell from a location may sell now, where that is worth it.
+    #[inline]
+    fn publish(&mut self, block: &Block, at: Loc) {
+        let rules = &self.rules.rules;
+        let overridden = block.overridden();
+        for member in self.memberships.get(at.0).unwrap_or_default() {
+            let policy = policy_of(rules, member.channel, block, overridden);
+            publish(block, member.channel, policy, &mut self.changes);
+        }
+    }
+}
+
+/// Publishes what a channel may sell now, if that is worth it.
+#[inline]
+fn publish(block: &Block, channel: ChannelIx, policy: &Policy, changes: &mut Changes) {
+    let at = channel.index();
+    let ats = policy.ats(block.sum(at)).min(UNITS_MAX);
+    let before = block.published(at);
+    if !policy.is_worth_publishing(before.units, ats) {
+        return;
+    }
+    if !changes.are_taken {
+        block.set_published(at, Published::taken(ats));
+        return;
+    }
+    block.set_published(at, Published::waiting(ats));
+    if !before.waits {
+        changes.push(block.hash(), channel, Some(before.units));
+    }
+}
+
+/// Which channels of some rules are which of those before.
+struct Carried {
+    channels_before: usize,
+    /// By channel now.
+    from: Vec<Option<ChannelIx>>,
+}
+
+impl Carried {
+    fn between(before: &Rules, now: &Rules) -> Self {
+        Self {
+            channels_before: before.channel_count(),
+            from: now
+                .channels()
+                .map(|(_, name)| before.channel(name))
+                .collect(),
+        }
+    }
+
+    /// What a channel of before is now.
+    fn now(&self, before: ChannelIx) -> Option<ChannelIx> {
+        let at = self.from.iter().position(|from| *from == Some(before))?;
+        Some(ChannelIx(u16::try_from(at).expect("channels are bounded")))
     }
 }
 
@@ -369,7 +541,9 @@ impl Books for ShardBooks {
             let after = sum_of(before, change.by);
             if block.holds(&after) {
                 block.write(|| {
-                    desk.set(block, cell, change.at, &before, &after);
+                    if desk.set(block, cell, change.at, &before, &after) {
+                        desk.publish(block, change.at);
+                    }
                     block.add_net_in(net_in);
                 });
                 return Posted {
@@ -381,7 +555,7 @@ impl Books for ShardBooks {
 
         // First all that may need another block, so that readers see the movement whole.
         block = desk.make_room(index, block, changes, guard);
-        let mut wrong = false;
+        let (mut wrong, mut is_changed) = (false, false);
         block.write(|| {
             for change in changes {
                 let cell = block.find(change.at).unwrap_or_else(|cell| {
@@ -391,7 +565,11 @@ impl Books for ShardBooks {
                 let before = block.balances(cell);
                 let after = sum_of(before, change.by);
                 wrong |= before.is_wrong() | after.is_wrong();
-                desk.set(block, cell, change.at, &before, &after);
+                is_changed |= desk.set(block, cell, change.at, &before, &after);
+            }
+            // Not before: half a movement is never published.
+            for change in changes.iter().filter(|_| is_changed) {
+                desk.publish(block, change.at);
             }
             block.add_net_in(net_in);
         });

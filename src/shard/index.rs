@@ -168,6 +168,29 @@ impl Index {
         block.map(|block| unsafe { block.as_ref() })
     }
 
+    /// Visits all blocks of SKUs with this hash: nearly always one.
+    pub(crate) fn for_each_hashed<'g>(
+        &self,
+        hash: SkuHash,
+        guard: &'g Guard,
+        mut visit: impl FnMut(&'g Block),
+    ) {
+        let table = self.segment(hash).table(guard);
+        let mut at = table.home(hash);
+        loop {
+            let tagged = table.slots[at].load(Acquire);
+            if tagged.is_null() {
+                return;
+            }
+            // SAFETY: as in `get`.
+            let block: &'g Block = unsafe { untagged(tagged).as_ref() };
+            if tag_of(tagged) == tag(hash) && block.hash() == hash {
+                visit(block);
+            }
+            at = (at + 1) & (table.slots.len() - 1);
+        }
+    }
+
     /// The block of a SKU; if there is none, `make` makes it. Only from the one writer.
     pub(crate) fn get_or_insert<'g>(
         &self,

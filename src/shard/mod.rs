@@ -3,6 +3,7 @@
 
 mod block;
 mod books;
+mod changes;
 pub(crate) mod commands;
 pub(crate) mod compare;
 mod index;
@@ -15,8 +16,9 @@ mod view;
 pub(crate) mod worker;
 
 pub use books::Audit;
+pub use changes::Change;
 pub use locations::{Locations, Sources};
 pub use progress::Progress;
 pub use rulebook::{Rulebook, RulesInForce};
-pub use view::{Explanation, LocationTerm, Reading, Sizes, View};
+pub use view::{Explanation, LocationTerm, NotReadable, Reading, Sizes, View};
 pub use worker::Receipt;

@@ -178,6 +178,16 @@ impl View {
                     let was = ats(&mut members_before, pair.before);
                     let becomes = ats(&mut members_after, pair.after);
                     tally.feed(block.name(), was, becomes);
+                    let told = pair
+                        .before
+                        .filter(|channel| channel.index() < usize::from(block.shape().channels));
+                    let published =
+                        told.map_or(0, |channel| block.published(channel.index()).units);
+                    let is_pushed = pair.after.is_some_and(|channel| {
+                        let policy = after.policy(channel, block.name());
+                        policy.is_worth_publishing(published, becomes)
+                    });
+                    tally.skus_published += u64::from(is_pushed);
                 }
             });
         }
@@ -354,5 +364,8 @@ fn cells_of(block: &Block) -> Cells {
 }
 
 mod cells;
+mod published;
+
+pub use published::NotReadable;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,10 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed,
+            Ordering::SeqCst,
+        },
     },
     thread::JoinHandle,
 };
@@ -18,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     books::{Audit, Counts, ShardBooks},
+    changes::{Cause, Change},
     commands::{self, Command, Reservation},
     compare::{Comparing, StatedCell, Statements},
     index::Index,
@@ -31,13 +35,15 @@ use crate::{
     domain::{
         balances::LocationNames,
         exceptions::{Acknowledged, ExceptionId, OpenExceptions, Outcome},
+        keys::SkuHash,
         ledger::{Ledger, Names},
         lifecycle::{self, Claims},
         movement::TimeUs,
         posting::Posting,
         recent::RecentView,
+        rules::ChannelIx,
     },
-    limits::{PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
+    limits::{FEED_CUT_CHANGES_MAX, PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
 };
 
@@ -115,10 +121,44 @@ pub(crate) enum Work {
     Statements(Arc<Statements>, Option<TimeUs>, Arc<Completion>),
     /// Show the recent movements.
     Recent(Arc<Mutex<Vec<RecentView>>>, Arc<Completion>),
+    /// Take some of the changes of published numbers.
+    Cut(Arc<Cutting>, Arc<Completion>),
+    /// Deliver published numbers of a channel once more.
+    Republish(ChannelIx, Arc<Republishing>, Arc<Completion>),
     /// Walk over all cells.
     Audit(Arc<Mutex<Audit>>, Arc<Completion>),
     /// Begin to save the state as it is here, as one of so many shards.
     Checkpoint(Sender<Message>, usize, Arc<Completion>),
+}
+
+/// Changes of published numbers; each shard adds its own.
+#[derive(Debug, Default)]
+pub(crate) struct Cutting {
+    pub(crate) changes: Mutex<Vec<Change>>,
+    /// Some shard has more.
+    pub(crate) has_more: AtomicBool,
+}
+
+/// SKUs whose published numbers are delivered once more, by shard.
+pub(crate) type Republishing = Vec<Vec<Box<str>>>;
+
+impl Work {
+    fn completion(&self) -> &Completion {
+        match self {
+            Self::Apply(_, completion)
+            | Self::Commands(_, completion)
+            | Self::Inspect(_, completion)
+            | Self::Acknowledge(_, completion)
+            | Self::Rules(_, completion)
+            | Self::Compare(_, completion)
+            | Self::Statements(_, _, completion)
+            | Self::Recent(_, completion)
+            | Self::Cut(_, completion)
+            | Self::Republish(_, _, completion)
+            | Self::Audit(_, completion)
+            | Self::Checkpoint(_, _, completion) => completion,
+        }
+    }
 }
 
 /// How the lines of a reservation stand; each shard fills in its own.
@@ -194,6 +234,8 @@ pub(crate) struct Completion {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) progress: Progress,
+    /// The last position that shards may have begun with: what readers see is not later.
+    pub(crate) begun: AtomicU64,
     pub(crate) rulebook: Rulebook,
 }
 
@@ -205,6 +247,7 @@ impl Completion {
         effects: Vec<Effect>,
         shared: &Arc<Shared>,
     ) -> Arc<Self> {
+        shared.begun.fetch_max(position, SeqCst);
         Arc::new(Self {
             remaining: AtomicUsize::new(shards),
             position,
@@ -324,8 +367,15 @@ impl Writer {
         }
     }
 
+    /// From here on, changes of published numbers are kept for who takes them.
+    pub(crate) fn keep_changes(&mut self) {
+        self.ledger.books_mut().keep_changes();
+    }
+
     /// Does what is to be done at one position, then says so.
     pub(crate) fn work(&mut self, work: Work) {
+        let cause = Cause::at(work.completion().time_us);
+        self.ledger.books_mut().because(cause);
         let completion = match work {
             Work::Apply(batch, completion) => {
                 self.apply(&batch);
@@ -384,6 +434,19 @@ impl Writer {
                     .push(view);
                 completion
             }
+            Work::Cut(cutting, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                self.cut(&cutting);
+                completion
+            }
+            Work::Republish(channel, skus, completion) => {
+                self.ledger.advance(completion.time_us, &*self.locations);
+                for sku in &skus[self.number as usize] {
+                    let hash = SkuHash::of(sku);
+                    self.ledger.books_mut().republish(channel, hash, sku);
+                }
+                completion
+            }
             Work::Audit(sum, completion) => {
                 *sum.lock().unwrap_or_else(PoisonError::into_inner) += self.audit();
                 completion
@@ -399,6 +462,21 @@ impl Writer {
         completion.finish();
         // Lets go of blocks that were outgrown, also when no more are.
         epoch::pin().flush();
+    }
+
+    fn cut(&mut self, cutting: &Cutting) {
+        let mut changes = Vec::new();
+        let books = self.ledger.books_mut();
+        if !books.take_changes(FEED_CUT_CHANGES_MAX, &mut changes) {
+            cutting.has_more.store(true, Relaxed);
+        }
+        if !changes.is_empty() {
+            let mut all = cutting
+                .changes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.append(&mut changes);
+        }
     }
 
     fn forget(&mut self, before_us: Option<TimeUs>) {
@@ -451,6 +529,12 @@ impl Writer {
         }
     }
 
+    /// The log's time goes on, and with it what happens by itself.
+    fn advance_in_batch(&mut self, time_us: TimeUs) {
+        self.ledger.books_mut().because(Cause::at(time_us));
+        self.ledger.advance(time_us, &*self.locations);
+    }
+
     fn apply(&mut self, batch: &Batch) {
         let Batch {
             jobs, times, names, ..
@@ -463,7 +547,7 @@ impl Writer {
                 .prefetch_index(first.iter().map(|job| &job.posting));
         }
         if let Some((_, time_us)) = times.peek() {
-            self.ledger.advance(*time_us, &*self.locations);
+            self.advance_in_batch(*time_us);
         }
         while let Some(group) = groups.next() {
             self.ledger.prefetch(group.iter().map(|job| &job.posting));
@@ -475,9 +559,14 @@ impl Writer {
             for job in group {
                 while times.next_if(|(end, _)| *end <= at).is_some() {
                     if let Some((_, time_us)) = times.peek() {
-                        self.ledger.advance(*time_us, &*self.locations);
+                        self.advance_in_batch(*time_us);
                     }
                 }
+                let cause = Cause {
+                    logged_us: self.ledger.now_us(),
+                    occurred_us: job.posting.fact.occurred_us,
+                };
+                self.ledger.books_mut().because(cause);
                 self.ledger
                     .apply(&job.posting, job.names.of(names), &*self.locations);
                 at += 1;

@@ -143,7 +143,9 @@ fn decode_record<'a>(
         | Body::Commands(_)
         | Body::Authority(_)
         | Body::Resolve(_)
-        | Body::Comparison(_) => Ok(0),
+        | Body::Comparison(_)
+        | Body::Delivery(_)
+        | Body::Republish(_) => Ok(0),
     }
 }
 

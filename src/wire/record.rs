@@ -47,6 +47,10 @@ pub enum Body<'a> {
     Resolve(pb::ResolveException),
     /// What came of comparing a snapshot, or a part of that.
     Comparison(Box<pb::Comparison>),
+    /// How far a webhook has got.
+    Delivery(pb::DeliveryProgress),
+    /// Published numbers to be delivered once more.
+    Republish(pb::Republish),
 }
 
 /// The movements of a record, still encoded.
@@ -134,6 +138,8 @@ impl<'a> Fields<'a> {
         const AUTHORITY: u32 = key(14, DELIMITED);
         const RESOLVE: u32 = key(15, DELIMITED);
         const COMPARISON: u32 = key(16, DELIMITED);
+        const DELIVERY: u32 = key(17, DELIMITED);
+        const REPUBLISH: u32 = key(18, DELIMITED);
 
         let mut reader = Reader::new(bytes);
         while !reader.is_done() {
@@ -154,11 +160,12 @@ impl<'a> Fields<'a> {
                         }
                     }
                 }
-                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE | COMPARISON => {
+                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE | COMPARISON | DELIVERY
+                | REPUBLISH => {
                     self.has_other_body = true;
                     reader.delimited()?;
                 }
-                key if matches!(key >> 3, 1..=3 | 10..=16) => {
+                key if matches!(key >> 3, 1..=3 | 10..=18) => {
                     return Err(reader.wrong_wire_type());
                 }
                 key => reader.skip(key, DEPTH)?,
@@ -185,6 +192,8 @@ fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
         Pb::Authority(authority) => Body::Authority(authority),
         Pb::Resolve(resolve) => Body::Resolve(resolve),
         Pb::Comparison(comparison) => Body::Comparison(Box::new(comparison)),
+        Pb::Delivery(progress) => Body::Delivery(progress),
+        Pb::Republish(republish) => Body::Republish(republish),
     }))
 }
 

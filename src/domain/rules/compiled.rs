@@ -161,6 +161,15 @@ impl Rules {
         }
     }
 
+    /// Whether any channel lets small changes pass without publishing them.
+    pub fn has_publish_steps(&self) -> bool {
+        let steps = |policy: &Policy| policy.publish_step > 0 || policy.publish_step_percent > 0;
+        self.channels.iter().any(|channel| {
+            let overrides = channel.overrides.iter().flat_map(|own| &own.policies);
+            steps(&channel.base) || overrides.into_iter().any(|(_, policy)| steps(policy))
+        })
+    }
+
     /// The key of the override that applies to a SKU, as written: a SKU, or a prefix with `*`.
     ///
     /// # Panics
@@ -239,6 +248,8 @@ impl Compiled {
             minimum: 0,
             maximum: None,
             paused: false,
+            publish_step: 0,
+            publish_step_percent: 0,
             exclude_list: 0,
         };
         let base_list = exclude(channel.terms.exclude.as_deref().unwrap_or_default());
@@ -273,6 +284,10 @@ fn lay_over(base: &Policy, terms: &Terms, exclude_list: u32) -> Policy {
         minimum: terms.minimum.unwrap_or(base.minimum),
         maximum: terms.maximum.or(base.maximum),
         paused: terms.paused.unwrap_or(base.paused),
+        publish_step: terms.publish_step.unwrap_or(base.publish_step),
+        publish_step_percent: terms
+            .publish_step_percent
+            .unwrap_or(base.publish_step_percent),
         exclude_list,
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Terms {
     pub(super) minimum: Option<i64>,
     pub(super) maximum: Option<i64>,
     pub(super) paused: Option<bool>,
+    pub(super) publish_step: Option<i64>,
+    pub(super) publish_step_percent: Option<u8>,
 }
 
 impl Document {
@@ -58,7 +60,7 @@ impl Document {
     }
 }
 
-const TERMS: [&str; 7] = [
+const TERMS: [&str; 9] = [
     "exclude",
     "buffer",
     "buffer_percent",
@@ -66,6 +68,8 @@ const TERMS: [&str; 7] = [
     "minimum",
     "maximum",
     "paused",
+    "publish_step",
+    "publish_step_percent",
 ];
 const CHANNEL_ONLY: [&str; 2] = ["sources", "override"];
 
@@ -211,6 +215,10 @@ impl ChannelReader<'_, '_> {
             "share_percent" => terms.share_percent = self.percent(path, value),
             "minimum" => terms.minimum = self.integer(path, value, limits::RULES_UNITS_MAX),
             "maximum" => terms.maximum = self.integer(path, value, limits::RULES_UNITS_MAX),
+            "publish_step" => {
+                terms.publish_step = self.integer(path, value, limits::RULES_UNITS_MAX);
+            }
+            "publish_step_percent" => terms.publish_step_percent = self.percent(path, value),
             "paused" => match value.get_ref() {
                 DeValue::Boolean(paused) => terms.paused = Some(*paused),
                 _ => self.toml.wrong_type(path, value, "`true` or `false`"),

@@ -17,6 +17,10 @@ pub struct Policy {
     pub maximum: Option<i64>,
     /// The channel sells nothing.
     pub paused: bool,
+    /// A smaller change is not published, unless it crosses zero; 0 to 10^15 units.
+    pub publish_step: i64,
+    /// The same in percent of the number published before, 0 to 100.
+    pub publish_step_percent: u8,
     /// Which list of excluded locations applies, see [`super::Membership`].
     pub(super) exclude_list: u32,
 }
@@ -26,11 +30,21 @@ impl Policy {
     /// as at least 0.
     #[inline]
     pub fn withheld(&self, good: i64) -> i64 {
-        let good = good.max(0);
-        let percent = i64::from(self.buffer_percent);
-        // Exact without a wider type: at most 100 % of `good`, and 99 × 100.
-        let by_percent = good / 100 * percent + (good % 100 * percent + 99) / 100;
-        self.buffer.max(by_percent)
+        self.buffer
+            .max(percent_rounded_up(good.max(0), self.buffer_percent))
+    }
+
+    /// Whether a channel that was told `published` is to be told `ats`: at zero crossings, or else
+    /// if they differ by `max(1, publish_step, ⌈published × publish_step_percent / 100⌉)` or more.
+    /// Both are at least 0.
+    #[inline]
+    pub fn is_worth_publishing(&self, published: i64, ats: i64) -> bool {
+        if published == ats || published == 0 || ats == 0 {
+            return published != ats;
+        }
+        let percent = percent_rounded_up(published, self.publish_step_percent);
+        let step = self.publish_step.max(percent);
+        published.abs_diff(ats) >= step.unsigned_abs()
     }
 
     /// What a location contributes: `max(0, free - withheld)`.
@@ -87,6 +101,13 @@ impl Policy {
     }
 }
 
+/// `⌈units × percent / 100⌉`; exact without a wider type: at most 100 % of `units`, and 99 × 100.
+#[inline]
+fn percent_rounded_up(units: i64, percent: u8) -> i64 {
+    let percent = i64::from(percent);
+    units / 100 * percent + (units % 100 * percent + 99) / 100
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +121,46 @@ mod tests {
             minimum: 0,
             maximum: None,
             paused: false,
+            publish_step: 0,
+            publish_step_percent: 0,
             exclude_list: 0,
+        }
+    }
+
+    #[test]
+    fn small_changes_are_not_published_but_at_zero() {
+        // step, percent | published, ats | worth it
+        let table = [
+            (0, 0, 10, 10, false),
+            (0, 0, 10, 11, true),
+            (5, 0, 10, 14, false),
+            (5, 0, 10, 15, true),
+            (5, 0, 10, 5, true),
+            (5, 0, 1, 0, true),
+            (5, 0, 0, 1, true),
+            (5, 0, 0, 0, false),
+            (0, 10, 100, 91, false),
+            (0, 10, 100, 90, true),
+            (0, 10, 101, 91, false), // 10 % of 101 is rounded up to 11
+            (0, 10, 101, 90, true),
+            (3, 10, 100, 95, false), // the larger one counts
+            (30, 10, 100, 80, false),
+            (0, 100, 7, 13, false),
+            (0, 100, 7, 14, true),
+            (0, 0, i64::MAX, i64::MAX - 1, true),
+            (0, 100, i64::MAX, 1, false),
+        ];
+        for (publish_step, publish_step_percent, published, ats, worth_it) in table {
+            let policy = Policy {
+                publish_step,
+                publish_step_percent,
+                ..open()
+            };
+            let told = policy.is_worth_publishing(published, ats);
+            assert_eq!(
+                told, worth_it,
+                "{publish_step} {publish_step_percent} {published} {ats}"
+            );
         }
     }
 

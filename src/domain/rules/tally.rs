@@ -33,6 +33,8 @@ pub struct ChangeTally {
     pub skus_to_zero: u64,
     /// Of these, SKUs that would rise from zero.
     pub skus_from_zero: u64,
+    /// SKUs whose new number would be pushed to the channel's feeds.
+    pub skus_published: u64,
     /// Units over all SKUs before; stays at the largest `i64` if there are more.
     pub units_before: i64,
     /// Units over all SKUs after; likewise.
@@ -73,6 +75,7 @@ impl ChangeTally {
         self.skus_changed += other.skus_changed;
         self.skus_to_zero += other.skus_to_zero;
         self.skus_from_zero += other.skus_from_zero;
+        self.skus_published += other.skus_published;
         self.units_before = self.units_before.saturating_add(other.units_before);
         self.units_after = self.units_after.saturating_add(other.units_after);
         self.largest.extend(other.largest);

@@ -5,8 +5,11 @@
 //! the mark from the start. Sums are not saved: the rules give them.
 //!
 //! A block in bytes: hash of the SKU (8), length of its name (1), whether balances have 64 bits (1),
-//! number of cells (4), units in from outside less units out (8), the name; then the numbers of the
-//! locations (4 each), where the last recent movement of each is (4 each), then the balances, seven of 32 or 64 bits for each cell.
+//! number of cells (4), number of channels whose published numbers follow (4), units in from outside
+//! less units out (8), the name; then published numbers (8 each), the numbers of the locations (4
+//! each), where the last recent movement of each is (4 each), and the balances, seven of 32 or 64
+//! bits for each cell. A published number follows from the balances, and is left out, unless the rules
+//! let small changes pass.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -33,6 +36,8 @@ pub(super) struct Saving {
     pub(super) mark: bool,
     /// Where to go on; `None`: nothing is under way.
     next: Option<Place>,
+    /// So many channels have published numbers that do not follow from the balances: all or none.
+    pub(super) published: usize,
     output: Output,
 }
 
@@ -47,7 +52,7 @@ impl Saving {
 
     #[cold]
     fn save(&mut self, block: &Block) {
-        put(&mut self.output, block);
+        put(&mut self.output, block, self.published);
         block.set_mark(self.mark);
     }
 }
@@ -73,6 +78,11 @@ impl ShardBooks {
         let saving = &mut desk.saving;
         saving.next = index.visit_some(place, |block| saving.save_once(block));
         saving.next.is_some()
+    }
+
+    /// Saves what is left, at once: all blocks are about to change.
+    pub(super) fn save_all(&mut self) {
+        while self.save_slice() {}
     }
 
     /// What was saved and not yet taken.
@@ -120,6 +130,7 @@ impl ShardBooks {
             }
         }
         desk.make_sums(block);
+        desk.take_published(block, saved.published());
         desk.counts.skus.fetch_add(1, Relaxed);
         desk.counts.cells.fetch_add(saved.cells as u64, Relaxed);
         let bytes = block.bytes() as u64;
@@ -130,14 +141,18 @@ impl ShardBooks {
     }
 }
 
-fn put(output: &mut Output, block: &Block) {
+fn put(output: &mut Output, block: &Block, published: usize) {
     let shape = block.shape();
     output.u64(block.hash().0);
     output.u8(block.name().len() as u8);
     output.flag(shape.wide);
     output.u32(block.cells() as u32);
+    output.u32(published as u32);
     output.i64(block.net_in());
     output.raw(block.name().as_bytes());
+    for channel in 0..published {
+        output.i64(block.published(channel).units);
+    }
     for cell in 0..block.cells() {
         output.u32(block.location(cell).0);
     }
@@ -167,6 +182,7 @@ struct SavedBlock<'a> {
     pub(crate) net_in: i64,
     wide: bool,
     cells: usize,
+    published: &'a [u8],
     locations: &'a [u8],
     trails: &'a [u8],
     balances: &'a [u8],
@@ -189,6 +205,7 @@ impl<'a> SavedBlocks<'a> {
         let name_len = usize::from(input.u8()?);
         let wide = input.flag()?;
         let cells = input.count()?;
+        let channels = input.count()?;
         let net_in = input.i64()?;
         Ok(Some(SavedBlock {
             hash,
@@ -196,6 +213,7 @@ impl<'a> SavedBlocks<'a> {
             net_in,
             wide,
             cells,
+            published: input.exactly(channels * size_of::<i64>())?,
             locations: input.exactly(cells * size_of::<u32>())?,
             trails: input.exactly(cells * size_of::<u32>())?,
             balances: input.exactly(cells * ACCOUNTS * if wide { 8 } else { 4 })?,
@@ -204,6 +222,12 @@ impl<'a> SavedBlocks<'a> {
 }
 
 impl SavedBlock<'_> {
+    /// What its channels were told, if that does not follow from the balances.
+    pub(crate) fn published(&self) -> impl ExactSizeIterator<Item = i64> {
+        let (published, _) = self.published.as_chunks::<8>();
+        published.iter().map(|units| i64::from_le_bytes(*units))
+    }
+
     /// Its cells, by number of location.
     pub(crate) fn cells(&self) -> impl Iterator<Item = (Loc, Trail, Balances)> {
         let (locations, _) = self.locations.as_chunks::<4>();

@@ -1,0 +1,506 @@
+//! All feeds of an instance: takes what changed, and tells who waits for it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
+
+use super::{
+    Delivery, Ended, Number, Start, Subscription, Times, Update, UpdateKind, Way, recent::Recent,
+};
+use crate::{
+    instance::{Instance, now_us},
+    intake::Cut,
+    limits::{FEED_UPDATE_NUMBERS_MAX, FEED_UPDATES_KEPT_MAX},
+    log::Position,
+    proto::v1 as pb,
+    shard::{Change, NotReadable},
+};
+
+/// How feeds are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Shortest time between two updates of a channel: what changes meanwhile is conflated.
+    pub interval: Duration,
+    /// SKUs of a channel whose last change is kept, to resume from.
+    pub kept_max: usize,
+    /// A receiver to which nothing was sent for so long is sent a heartbeat.
+    pub heartbeat: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(5),
+            kept_max: 100_000,
+            heartbeat: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Time between two updates while nobody receives any: they are only to be resumed from.
+const INTERVAL_ALONE: Duration = Duration::from_millis(250);
+
+/// Why there is no subscription, or no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The rules have no such channel.
+    #[error("there is no channel {0:?}")]
+    NoChannel(String),
+}
+
+/// See the module. Ends when it is dropped, and with the instance.
+#[derive(Debug)]
+pub struct Feeds {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+/// What subscriptions hold, too.
+pub(super) struct Shared {
+    pub(super) instance: Arc<Instance>,
+    pub(super) options: Options,
+    log: Arc<str>,
+    feeds: RwLock<BTreeMap<Arc<str>, Arc<Feed>>>,
+    /// The numbers of all feeds are those of this position.
+    as_of: watch::Sender<Position>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("log", &self.log).finish()
+    }
+}
+
+/// What there is of one channel.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) channel: Arc<str>,
+    pub(super) log: Arc<str>,
+    state: Mutex<FeedState>,
+    /// Counts what receivers are woken for.
+    pub(super) changed: watch::Sender<u64>,
+    /// Subscriptions, whoever holds them.
+    pub(super) subscriptions: AtomicU64,
+    published: AtomicU64,
+    shown_different: AtomicU64,
+    occurred_to_published: Times,
+    logged_to_published: Times,
+    deliveries: Mutex<Vec<Weak<Delivery>>>,
+    /// All callers of `Watch`.
+    pub(super) grpc: Arc<Delivery>,
+}
+
+#[derive(Debug)]
+pub(super) struct FeedState {
+    pub(super) recent: Recent,
+    /// Everything up to here is published.
+    pub(super) position: Position,
+    /// The numbers are those of here.
+    pub(super) as_of: Position,
+    /// Position of the last update; there was nothing to tell since.
+    told: Position,
+    /// The last updates, for receivers that are not further back than that.
+    updates: VecDeque<Kept>,
+    pub(super) ended: Option<Ended>,
+}
+
+/// An update that was made already, of the changes from a number on up to another.
+#[derive(Debug)]
+struct Kept {
+    from: u64,
+    next_no: u64,
+    update: Arc<Update>,
+}
+
+impl FeedState {
+    /// The update of the changes from this number on, and where to go on after it.
+    pub(super) fn kept(&self, from: u64) -> Option<(Arc<Update>, u64)> {
+        let at = self.updates.partition_point(|kept| kept.from < from);
+        let kept = self.updates.get(at).filter(|kept| kept.from == from)?;
+        Some((Arc::clone(&kept.update), kept.next_no))
+    }
+}
+
+impl Feed {
+    fn new(channel: &str, shared: &Shared, position: Position) -> Self {
+        let grpc = Delivery::new(Way::Grpc, "");
+        Self {
+            channel: channel.into(),
+            log: Arc::clone(&shared.log),
+            state: Mutex::new(FeedState {
+                recent: Recent::new(position, shared.options.kept_max),
+                position,
+                as_of: position,
+                told: position,
+                updates: VecDeque::new(),
+                ended: None,
+            }),
+            changed: watch::Sender::new(0),
+            subscriptions: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            shown_different: AtomicU64::new(0),
+            occurred_to_published: Times::default(),
+            logged_to_published: Times::default(),
+            deliveries: Mutex::new(vec![Arc::downgrade(&grpc)]),
+            grpc,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, FeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes what changed. Times are measured unless it is long ago.
+    fn take(&self, changes: Vec<Change>, cut: &Cut, is_live: bool) {
+        let (now_us, count) = (now_us(), changes.len() as u64);
+        if is_live && count > 0 {
+            self.occurred_to_published
+                .record_each(changes.iter().map(|own| own.occurred_us), now_us);
+            self.logged_to_published
+                .record_each(changes.iter().map(|own| own.logged_us), now_us);
+        }
+        self.published.fetch_add(count, Relaxed);
+        let mut state = self.lock();
+        let (after, from) = (state.position, state.recent.next_no());
+        for change in changes {
+            let number = Number {
+                sku: change.sku,
+                units: change.units,
+                before: change.before,
+                logged_us: change.logged_us,
+                occurred_us: change.occurred_us,
+            };
+            state.recent.put(number, cut.position, after);
+        }
+        if cut.is_complete {
+            state.position = cut.position;
+        }
+        state.as_of = cut.position;
+        if count == 0 {
+            return;
+        }
+        if self.subscriptions.load(Relaxed) > 0 {
+            self.keep(&mut state, from);
+        } else {
+            state.updates.clear();
+        }
+        state.told = state.position;
+        drop(state);
+        self.changed.send_modify(|changed| *changed += 1);
+    }
+
+    /// Makes the updates that all receivers get who are up to date.
+    fn keep(&self, state: &mut FeedState, mut from: u64) {
+        let mut after = state.told;
+        while from < state.recent.next_no() {
+            let collected = state.recent.collect(from, FEED_UPDATE_NUMBERS_MAX);
+            let position = collected.complete_to.unwrap_or(state.position);
+            let update = Update::new(
+                UpdateKind::Changes,
+                (&self.channel, &self.log),
+                [after, position, state.as_of],
+                collected.numbers,
+            );
+            state.updates.push_back(Kept {
+                from,
+                next_no: collected.next_no,
+                update: Arc::new(update),
+            });
+            from = collected.next_no;
+            after = position;
+        }
+        while state.updates.len() > FEED_UPDATES_KEPT_MAX {
+            state.updates.pop_front();
+        }
+    }
+
+    fn end(&self, why: Ended) {
+        self.lock().ended = Some(why);
+        self.changed.send_modify(|changed| *changed += 1);
+    }
+
+    fn status(&self) -> pb::FeedStatus {
+        let mut deliveries = self.lock_deliveries();
+        deliveries.retain(|delivery| delivery.strong_count() > 0);
+        let alive = deliveries.iter().filter_map(Weak::upgrade);
+        let deliveries = alive.map(|delivery| delivery.status()).collect();
+        let state = self.lock();
+        pb::FeedStatus {
+            channel: self.channel.as_ref().into(),
+            position: state.position,
+            resume_from: state.recent.known_after(),
+            published: self.published.load(Relaxed),
+            kept: state.recent.len() as u64,
+            shown_different: self.shown_different.load(Relaxed),
+            occurred_to_published: Some(self.occurred_to_published.summary()),
+            logged_to_published: Some(self.logged_to_published.summary()),
+            deliveries,
+        }
+    }
+
+    fn lock_deliveries(&self) -> MutexGuard<'_, Vec<Weak<Delivery>>> {
+        self.deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn new(instance: &Arc<Instance>, options: Options) -> Self {
+        let position = instance.began_at();
+        Self {
+            instance: Arc::clone(instance),
+            options,
+            log: instance.log_identity().token().into(),
+            feeds: RwLock::default(),
+            as_of: watch::Sender::new(position),
+        }
+    }
+
+    /// The feed of a channel of the rules in force.
+    pub(super) fn feed(&self, channel: &str) -> Result<Arc<Feed>, SubscribeError> {
+        let read = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = read.get(channel) {
+            return Ok(Arc::clone(feed));
+        }
+        drop(read);
+        let rules = self.instance.view().rulebook().in_force();
+        if rules.rules.channel(channel).is_none() {
+            return Err(SubscribeError::NoChannel(channel.to_owned()));
+        }
+        Ok(self.feed_or_new(channel))
+    }
+
+    fn feed_or_new(&self, channel: &str) -> Arc<Feed> {
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = feeds.get(channel) {
+            return Arc::clone(feed);
+        }
+        let feed = Arc::new(Feed::new(channel, self, *self.as_of.borrow()));
+        feeds.insert(Arc::clone(&feed.channel), Arc::clone(&feed));
+        feed
+    }
+
+    fn all(&self) -> Vec<Arc<Feed>> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.values().cloned().collect()
+    }
+
+    /// Waits until what is published includes a position.
+    pub(super) async fn published_up_to(&self, position: Position) {
+        // The sender is here.
+        let _ = self
+            .as_of
+            .subscribe()
+            .wait_for(|own| *own >= position)
+            .await;
+    }
+
+    /// Takes what changed, time and again.
+    async fn publish(self: Arc<Self>) {
+        let instance = Arc::clone(&self.instance);
+        let mut last = None::<Instant>;
+        loop {
+            let as_of = *self.as_of.borrow();
+            if as_of > 0 || last.is_some() {
+                instance.view().progress().wait_for(as_of + 1).await;
+            }
+            let busy = self
+                .all()
+                .iter()
+                .any(|feed| feed.subscriptions.load(Relaxed) > 0);
+            let interval = match busy {
+                true => self.options.interval,
+                false => INTERVAL_ALONE.max(self.options.interval),
+            };
+            if let Some(last) = last {
+                tokio::time::sleep_until(last + interval).await;
+            }
+            // The rest of a large wave does not wait for anything to happen.
+            loop {
+                last = Some(Instant::now());
+                let Ok(cut) = instance.cut().await else {
+                    self.all().iter().for_each(|feed| feed.end(Ended::Stopping));
+                    return;
+                };
+                let is_complete = cut.is_complete;
+                self.take(cut);
+                if is_complete {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take(&self, mut cut: Cut) {
+        let rules = Arc::clone(&cut.rules);
+        let mut by_channel = vec![Vec::new(); rules.rules.channel_count()];
+        for change in std::mem::take(&mut cut.changes) {
+            by_channel[change.channel.index()].push(change);
+        }
+        let is_live = self.instance.ready();
+        for (channel, name) in rules.rules.channels() {
+            let changes = std::mem::take(&mut by_channel[channel.index()]);
+            self.feed_or_new(name).take(changes, &cut, is_live);
+        }
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|name, feed| {
+            let stays = rules.rules.channel(name).is_some();
+            if !stays {
+                feed.end(Ended::NoChannel);
+            }
+            stays
+        });
+        drop(feeds);
+        self.as_of.send_replace(cut.position);
+    }
+}
+
+impl Feeds {
+    /// Begins to publish what changes. The instance has to run with
+    /// [`feeds`](crate::instance::Options::feeds).
+    pub fn start(instance: &Arc<Instance>, options: Options) -> Arc<Self> {
+        let shared = Arc::new(Shared::new(instance, options));
+        let task = tokio::spawn(Arc::clone(&shared).publish()).abort_handle();
+        Arc::new(Self { shared, task })
+    }
+
+    /// The log that positions are of.
+    pub fn log(&self) -> &Arc<str> {
+        &self.shared.log
+    }
+
+    /// The instance whose feeds these are.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.shared.instance
+    }
+
+    /// The numbers of all feeds are those of this position.
+    pub fn as_of(&self) -> Position {
+        *self.shared.as_of.borrow()
+    }
+
+    /// Waits until what is published includes a position. Bound it with a time-out.
+    pub async fn published_up_to(&self, position: Position) {
+        self.shared.published_up_to(position).await;
+    }
+
+    /// Subscribes to a channel; to these SKUs, or to all if there are none. Of a position that is
+    /// ahead of this instance, it waits until that is published.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub fn subscribe(
+        &self,
+        channel: &str,
+        skus: Vec<String>,
+        start: Start,
+    ) -> Result<Subscription, SubscribeError> {
+        let feed = self.shared.feed(channel)?;
+        Ok(Subscription::new(
+            Arc::clone(&self.shared),
+            feed,
+            skus,
+            start,
+        ))
+    }
+
+    pub(super) fn feed(&self, channel: &str) -> Result<Arc<Feed>, SubscribeError> {
+        self.shared.feed(channel)
+    }
+
+    /// The published number of a SKU as it is now; `None` if no movement ever named the SKU.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn published(&self, channel: &str, sku: &str) -> Result<Option<i64>, SubscribeError> {
+        loop {
+            match self.shared.instance.view().published(channel, sku) {
+                Ok(units) => return Ok(units),
+                Err(NotReadable::NoChannel) => {
+                    return Err(SubscribeError::NoChannel(channel.to_owned()));
+                }
+                Err(NotReadable::RulesChange) => rules_change().await,
+            }
+        }
+    }
+
+    /// The last change of a SKU: its position, and when it was logged; `None` if it is so long ago
+    /// that it is not kept, or there is none.
+    pub fn last_change(&self, channel: &str, sku: &str) -> Option<(Position, i64)> {
+        let feed = self.shared.feed(channel).ok()?;
+        let state = feed.lock();
+        let entry = state.recent.of(sku)?;
+        Some((entry.as_of, entry.number.logged_us))
+    }
+
+    /// How far NATS and webhooks have got with a channel, the one that is furthest behind; `None` if
+    /// there are none.
+    pub fn delivered(&self, channel: &str) -> Option<Position> {
+        let feed = self.shared.feed(channel).ok()?;
+        let deliveries = feed.lock_deliveries();
+        let alive = deliveries.iter().filter_map(Weak::upgrade);
+        let own = alive.filter(|delivery| delivery.way != Way::Grpc);
+        own.map(|delivery| delivery.position()).min()
+    }
+
+    /// Read-back found differences.
+    pub fn count_shown_different(&self, channel: &str, count: u64) {
+        if let Ok(feed) = self.shared.feed(channel) {
+            feed.shown_different.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// The state of a way of delivery is told, as long as it is there.
+    pub fn register(&self, channel: &str, delivery: &Arc<Delivery>) {
+        if let Ok(feed) = self.shared.feed(channel) {
+            feed.lock_deliveries().push(Arc::downgrade(delivery));
+        }
+    }
+
+    /// How all feeds stand, by channel.
+    pub fn status(&self) -> Vec<pb::FeedStatus> {
+        let all = self.shared.all();
+        all.iter().map(|feed| feed.status()).collect()
+    }
+
+    /// Visits the channels with what they measured: how long it took until changes were published,
+    /// since they occurred and since they were logged, and ways of delivery.
+    pub fn measured(&self, mut visit: impl FnMut(&str, [&Times; 2], &[Arc<Delivery>])) {
+        for feed in self.shared.all() {
+            let deliveries: Vec<Arc<Delivery>> = feed
+                .lock_deliveries()
+                .iter()
+                .filter_map(Weak::upgrade)
+                .collect();
+            let times = [&feed.occurred_to_published, &feed.logged_to_published];
+            visit(&feed.channel, times, &deliveries);
+        }
+    }
+
+    /// Ends all subscriptions, so that callers go elsewhere.
+    pub fn stop(&self) {
+        self.task.abort();
+        for feed in self.shared.all() {
+            feed.end(Ended::Stopping);
+        }
+    }
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits a little for rules to be in force everywhere.
+pub(super) async fn rules_change() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
