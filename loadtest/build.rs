@@ -5,8 +5,9 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message;
 
-const SPOKEN: [&str; 5] = [
+const SPOKEN: [&str; 6] = [
     "sellable/v1/availability.proto",
+    "sellable/v1/feeds.proto",
     "sellable/v1/movements.proto",
     "sellable/v1/operations.proto",
     "sellable/v1/reservations.proto",

@@ -83,6 +83,12 @@ impl Catalogue {
         format!("{}-{sku:07}", self.prefix)
     }
 
+    /// The SKU of a name, if it is one of this run that is sold.
+    pub fn number_of(&self, name: &str) -> Option<u32> {
+        let digits = name.strip_prefix(&self.prefix)?.strip_prefix('-')?;
+        digits.parse().ok()
+    }
+
     /// Name of a SKU that takes probes.
     pub fn probe_sku(&self, n: u64) -> String {
         format!("{}-probe-{:02}", self.prefix, n % u64::from(PROBE_SKUS))
@@ -128,14 +134,8 @@ impl Catalogue {
                 self.location(sku, slot),
             )
         });
-        let probes = (0..u64::from(PROBE_SKUS)).map(|n| {
-            received(
-                self.id("open-probe", n),
-                self.probe_sku(n),
-                1,
-                centre(0),
-            )
-        });
+        let probes = (0..u64::from(PROBE_SKUS))
+            .map(|n| received(self.id("open-probe", n), self.probe_sku(n), 1, centre(0)));
         stock.chain(probes)
     }
 
@@ -225,6 +225,10 @@ mod tests {
                 assert_eq!(catalogue.slot(sku, &name), Some(slot));
             }
             assert_eq!(catalogue.slot(sku, "elsewhere"), None);
+            assert_eq!(catalogue.number_of(&catalogue.sku(sku)), Some(sku));
+        }
+        for other in ["lt1-probe-07", "lt10000001", "4006381333931"] {
+            assert_eq!(catalogue.number_of(other), None, "{other}");
         }
     }
 

@@ -29,6 +29,8 @@ pub enum Check {
     ReadYourWrites,
     /// An answer has one item for each SKU, in their order, not below zero.
     Answers,
+    /// Watchers were told the numbers that queries answer.
+    Watched,
     /// The number follows from its terms.
     Explained,
     /// What was left has expired.
@@ -40,7 +42,7 @@ pub enum Check {
 }
 
 impl Check {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (
             Self::Oversell,
             "never oversold: less than nothing was free at no position of the log",
@@ -67,6 +69,10 @@ impl Check {
             "an acknowledged movement is visible to the next query",
         ),
         (Self::Answers, "queries answer every SKU, in order"),
+        (
+            Self::Watched,
+            "watchers were told what queries answer, without a gap",
+        ),
         (Self::Explained, "numbers follow from their explained terms"),
         (Self::Expired, "carts that were left have expired"),
         (Self::Conserved, "no unit was made or lost (digest)"),

@@ -49,6 +49,8 @@ pub mod schedule;
 pub mod server;
 pub mod session;
 pub mod verify;
+#[cfg(test)]
+mod stub;
 pub mod words;
 pub mod zipf;
 

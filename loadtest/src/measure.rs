@@ -9,7 +9,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::latency::Latencies;
+use crate::latency::{LATENCY_NS_MAX, Latencies};
 
 /// Most stretches of time that are told apart: longer runs have longer ones, so that memory stays
 /// bounded however long a run is.
@@ -39,11 +39,13 @@ pub enum Kind {
     Return,
     /// From the planned send of a movement until a query shows it.
     Freshness,
+    /// From the planned send of a movement until a watcher has been told.
+    Pushed,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Query,
         Self::Reserve,
         Self::Confirm,
@@ -52,6 +54,7 @@ impl Kind {
         Self::Movements,
         Self::Return,
         Self::Freshness,
+        Self::Pushed,
     ];
 
     /// As it is shown.
@@ -65,6 +68,7 @@ impl Kind {
             Self::Movements => "movements",
             Self::Return => "return",
             Self::Freshness => "freshness",
+            Self::Pushed => "pushed",
         }
     }
 }
@@ -85,7 +89,10 @@ pub struct Stretch {
 impl Stretch {
     /// A percentile of its latencies, in milliseconds; none if nothing was answered.
     pub fn percentile_ms(&self, quantile: f64) -> Option<f64> {
-        let latency = self.latency.as_ref().filter(|latency| !latency.is_empty())?;
+        let latency = self
+            .latency
+            .as_ref()
+            .filter(|latency| !latency.is_empty())?;
         Some(latency.value_at_quantile(quantile) as f64 / 1_000.0)
     }
 
@@ -95,8 +102,8 @@ impl Stretch {
             Box::new(histogram.expect("the digits are a constant that it takes"))
         });
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        // It grows as is needed; up to an hour.
-        latencies.saturating_record(us.min(3_600_000_000));
+        // It grows as is needed, up to an hour; so there is no error.
+        let _ = latencies.record(us.min(LATENCY_NS_MAX / 1_000));
     }
 }
 

@@ -4,11 +4,7 @@
 //! ones, and a value of an enum is its name without the prefix in lower case. So a kind that is
 //! added to the contract can be replayed without a change here.
 
-use std::{
-    collections::HashMap,
-    io::BufRead,
-    time::Duration,
-};
+use std::{collections::HashMap, io::BufRead, time::Duration};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
@@ -16,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Failure,
-    proto::{self, Condition, Disposition, Movement, movement},
+    proto::{Disposition, Movement, movement},
 };
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -209,7 +205,6 @@ fn proto_json(field: &FieldDescriptor, value: Value) -> Value {
         (_, value) => value,
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::{
     Failure,
     account::Account,
     catalogue::Catalogue,
-    drive::{Driver, Link, Marks, Nats, Patience, World, setup},
+    drive::{Driver, Link, Marks, Nats, Patience, Watchers, World, setup},
     findings::Findings,
     measure::Recorder,
     orders::Orders,
@@ -59,6 +59,7 @@ pub struct Session {
     nats: Option<Nats>,
     catalogue: Arc<Catalogue>,
     account: Arc<Account>,
+    watchers: Arc<Watchers>,
     seed: u64,
     /// How the server stood at the start.
     pub status: StatusResponse,
@@ -90,10 +91,10 @@ impl Session {
             (Via::Grpc, _) => None,
             (Via::Nats, Some(url)) => Some(Nats::connect(url, access.allow_remote).await?),
             (Via::Nats, None) => {
-                return Err(
-                    Failure::usage("movements.via is \"nats\", and no NATS server is named")
-                        .hint("name the one that the server follows with --nats nats://127.0.0.1:4222"),
-                );
+                return Err(Failure::usage(
+                    "movements.via is \"nats\", and no NATS server is named",
+                )
+                .hint("name the one that the server follows with --nats nats://127.0.0.1:4222"));
             }
         };
         let channels = access.address.connect(access.connections).await?;
@@ -114,6 +115,7 @@ impl Session {
             nats,
             catalogue,
             account,
+            watchers: Arc::default(),
             seed,
             status,
         })
@@ -124,15 +126,22 @@ impl Session {
         self.catalogue.cells() as u64 + u64::from(crate::catalogue::PROBE_SKUS)
     }
 
-    /// Puts rules and opening stock.
+    /// Puts rules and opening stock, and lets watchers in.
     ///
     /// # Errors
     /// If the server refuses either, or they do not fit.
-    pub async fn set_up(&self, progress: &setup::Progress) -> Result<(), Failure> {
+    pub async fn set_up(
+        &mut self,
+        scenario: &Scenario,
+        progress: &setup::Progress,
+    ) -> Result<(), Failure> {
         let (links, catalogue) = (&self.links, &self.catalogue);
         setup::rules(&links[0], catalogue, &self.status, self.access.put_rules).await?;
         setup::stock(links, catalogue, &self.account, progress).await?;
-        setup::try_once(links, catalogue).await
+        setup::try_once(links, catalogue).await?;
+        let per_channel = scenario.watchers.per_channel;
+        self.watchers = Arc::new(Watchers::open(links, catalogue, per_channel).await?);
+        Ok(())
     }
 
     /// Runs a scenario over the catalogue. `part` tells the runs of one session apart.
@@ -191,6 +200,7 @@ impl Session {
             findings: Findings::default(),
             links: self.links.clone(),
             nats: self.nats.clone(),
+            watchers: self.watchers.clone(),
             patience: self.access.patience,
             part: part.to_owned(),
             start: Instant::now() + LEAD,
@@ -218,6 +228,11 @@ impl Ran {
         self.world.account.granted_units()
     }
 
+    /// Of these, units that were released, or that expired.
+    pub fn returned_units(&self) -> u64 {
+        self.world.account.returned_units()
+    }
+
     /// Carts that were answered, and of these, carts that were granted.
     pub fn carts(&self) -> (u64, u64) {
         let answered = self.world.orders.decided();
@@ -232,3 +247,6 @@ impl Ran {
         self.world.position.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

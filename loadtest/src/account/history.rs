@@ -119,8 +119,18 @@ mod tests {
 
     #[test]
     fn within_a_record_what_frees_units_comes_first() {
-        assert!(history(&[(7, 0, -5), (7, 0, 5)]).shortfalls(|_| 0).1.is_empty());
-        assert!(history(&[(0, 0, 5), (3, 0, -5), (0, 0, -1)]).shortfalls(|_| 0).1.is_empty());
+        assert!(
+            history(&[(7, 0, -5), (7, 0, 5)])
+                .shortfalls(|_| 0)
+                .1
+                .is_empty()
+        );
+        assert!(
+            history(&[(0, 0, 5), (3, 0, -5), (0, 0, -1)])
+                .shortfalls(|_| 0)
+                .1
+                .is_empty()
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct Account {
     cells: Vec<Cell>,
     history: Mutex<History>,
     granted_units: AtomicU64,
+    returned_units: AtomicU64,
     /// By probe SKU: units acknowledged, the opening one included.
     probes: Vec<AtomicI64>,
 }
@@ -44,6 +45,7 @@ impl Account {
             cells: (0..cells).map(|_| Cell::default()).collect(),
             history: Mutex::new(History::new(history_max)),
             granted_units: AtomicU64::new(0),
+            returned_units: AtomicU64::new(0),
             probes: (0..PROBE_SKUS).map(|_| AtomicI64::new(1)).collect(),
         }
     }
@@ -75,10 +77,11 @@ impl Account {
     pub fn move_reserved(&self, cell: usize, units: i64, position: u64) {
         let books = self.touch(cell);
         books.reserved.fetch_add(units, Ordering::Relaxed);
-        if units > 0 {
-            self.granted_units
-                .fetch_add(units.unsigned_abs(), Ordering::Relaxed);
-        }
+        let count = match units > 0 {
+            true => &self.granted_units,
+            false => &self.returned_units,
+        };
+        count.fetch_add(units.unsigned_abs(), Ordering::Relaxed);
         self.remember(cell, -units, position);
     }
 
@@ -93,7 +96,11 @@ impl Account {
 
     /// Such units are free again.
     pub fn expire(&self, cell: usize, units: i64) {
-        self.cells[cell].reserved.fetch_sub(units, Ordering::Relaxed);
+        self.cells[cell]
+            .reserved
+            .fetch_sub(units, Ordering::Relaxed);
+        self.returned_units
+            .fetch_add(units.unsigned_abs(), Ordering::Relaxed);
     }
 
     /// Promised units left the building: neither reserved nor on the shelf any more, so what is
@@ -121,6 +128,11 @@ impl Account {
     /// Units that were granted to carts, in all.
     pub fn granted_units(&self) -> u64 {
         self.granted_units.load(Ordering::Relaxed)
+    }
+
+    /// Of these, units that were released, or that expired.
+    pub fn returned_units(&self) -> u64 {
+        self.returned_units.load(Ordering::Relaxed)
     }
 
     /// Goes through the history in the log's order, see [`History::shortfalls`].

@@ -17,7 +17,7 @@ use crate::{
     measure::Kind,
     outcome::{Outcome, Setup, Verdict},
     pacer::Stop,
-    scenario::{Catalogue, Objective, Phase, Rate, Scenario, Shopping, Span},
+    scenario::{Catalogue, Objective, Phase, Rate, Scenario, Shopping, Span, Watchers},
     session::{Access, Session},
 };
 pub use size::{Dimension, Size, Variation};
@@ -134,7 +134,9 @@ impl Question {
                 // So much that nothing sells out: what is refused is less work.
                 centre_units: 1_000_000,
                 store_units: 1_000,
-                channels: (1..=size.channels).map(|n| format!("channel-{n:02}")).collect(),
+                channels: (1..=size.channels)
+                    .map(|n| format!("channel-{n:02}"))
+                    .collect(),
             },
             shopping: Shopping {
                 skus_per_query: Span::new(1, self.skus_per_query.min(size.skus)),
@@ -150,6 +152,7 @@ impl Question {
                 batch: 10,
                 ..crate::scenario::Movements::default()
             },
+            watchers: Watchers::default(),
             replay: None,
             objective: self.objective.clone(),
             phases: vec![
@@ -175,9 +178,9 @@ pub async fn search(
     let least = question.scenario(size, question.rate_first);
     least.check("capacity")?;
     tell(format!("{size}: opening stock"));
-    let session = Session::open(access, &least, prefix, seed).await?;
+    let mut session = Session::open(access, &least, prefix, seed).await?;
     let began = std::time::Instant::now();
-    session.set_up(&Progress::default()).await?;
+    session.set_up(&least, &Progress::default()).await?;
     let posted = session.opening_movements() as f64 / began.elapsed().as_secs_f64();
     let mut search = Search {
         question,
@@ -233,7 +236,8 @@ impl Search<'_> {
             rate = (rate * 2.0).min(question.rate_max);
         };
         // Of the first step not even a part is known to hold.
-        while holds > 0.0 && (breaks_at - holds) / holds > f64::from(question.within_percent) / 100.0
+        while holds > 0.0
+            && (breaks_at - holds) / holds > f64::from(question.within_percent) / 100.0
         {
             let between = ((breaks_at + holds) / 2.0).round();
             match self.step(between, tell).await? {
@@ -271,7 +275,10 @@ impl Search<'_> {
         let part = format!("s{}-", self.steps.len() + 1);
         let watch = |_: &Arc<World>| {};
         let stop = self.stop.clone();
-        let ran = self.session.run(&scenario, &part, None, watch, stop).await?;
+        let ran = self
+            .session
+            .run(&scenario, &part, None, watch, stop)
+            .await?;
         let outcome = Outcome::new(Setup::default(), &scenario, &ran);
         self.last = Some((scenario, ran));
         let p99_ms = |kind| {
@@ -280,7 +287,9 @@ impl Search<'_> {
         };
         Ok(Step {
             rate,
-            rate_reached: outcome.kind(Kind::Query).map_or(0.0, |kind| kind.rate_reached),
+            rate_reached: outcome
+                .kind(Kind::Query)
+                .map_or(0.0, |kind| kind.rate_reached),
             held: outcome.judgement.verdict == Verdict::Held,
             query_p99_ms: p99_ms(Kind::Query),
             freshness_p99_ms: p99_ms(Kind::Freshness),
@@ -300,7 +309,10 @@ impl Search<'_> {
         let wrong = findings.iter().filter(|finding| finding.wrong > 0);
         let wrong = wrong.map(|finding| {
             let example = finding.examples.first().cloned().unwrap_or_default();
-            format!("{}: {} wrong, first: {example}", finding.what, finding.wrong)
+            format!(
+                "{}: {} wrong, first: {example}",
+                finding.what, finding.wrong
+            )
         });
         let wrong = wrong.collect();
         (findings.iter().map(|finding| finding.checked).sum(), wrong)

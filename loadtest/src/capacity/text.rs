@@ -26,7 +26,10 @@ pub(crate) const COLUMNS: [&str; 11] = [
 pub(crate) fn row(question: &Question, found: &Found) -> [String; COLUMNS.len()] {
     let rate = found.sustainable;
     let size = &found.size;
-    let at = found.steps.iter().rfind(|step| step.held && step.rate == rate);
+    let at = found
+        .steps
+        .iter()
+        .rfind(|step| step.held && step.rate == rate);
     let ms = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), short);
     let p99 = at.map_or_else(
         || "–".to_owned(),
@@ -83,7 +86,10 @@ impl Capacity {
         let (setup, question) = (&self.setup, &self.question);
         let mut out = String::new();
         // `write!` into a string cannot fail.
-        let _ = writeln!(out, "Capacity: the highest rate at which the objective holds\n");
+        let _ = writeln!(
+            out,
+            "Capacity: the highest rate at which the objective holds\n"
+        );
         let _ = writeln!(out, "objective  {}", question.what_holds());
         let _ = writeln!(out, "load       {}", question.load());
         let _ = writeln!(
@@ -91,7 +97,11 @@ impl Capacity {
             "server     version {}, {} log",
             setup.server_version, setup.log_engine
         );
-        let _ = writeln!(out, "from       {}, {}, seed {}\n", setup.host, setup.started_at, setup.seed);
+        let _ = writeln!(
+            out,
+            "from       {}, {}, seed {}\n",
+            setup.host, setup.started_at, setup.seed
+        );
         let mut table = new_table(&COLUMNS);
         for found in &self.found {
             let cells = row(question, found).map(Cell::new).into_iter().enumerate();
@@ -105,7 +115,11 @@ impl Capacity {
             out,
             "PLAN FOR leaves {} % free. Each size took {} steps at most.",
             question.headroom_percent,
-            self.found.iter().map(|found| found.steps.len()).max().unwrap_or(0)
+            self.found
+                .iter()
+                .map(|found| found.steps.len())
+                .max()
+                .unwrap_or(0)
         );
         for found in &self.found {
             let said = match (found.wrong.is_empty(), found.not_found) {

@@ -29,7 +29,7 @@ Examples:
 
 /// What is asked, and where.
 #[derive(Debug, Clone, Args)]
-pub struct CapacityArgs {
+pub(super) struct CapacityArgs {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -121,7 +121,9 @@ pub(super) async fn run(args: CapacityArgs, json: bool) -> Result<Exit, Failure>
     let mut found = Vec::new();
     let mut setup = None;
     for (varied, size) in args.sizes() {
-        let one = args.one(&question, (size, varied), &bar, stop.clone()).await;
+        let one = args
+            .one(&question, (size, varied), &bar, stop.clone())
+            .await;
         let (one, about) = one?;
         setup.get_or_insert(about);
         let wrong = !one.wrong.is_empty();
@@ -143,9 +145,11 @@ pub(super) async fn run(args: CapacityArgs, json: bool) -> Result<Exit, Failure>
         report::write(file, &report::of_capacity(&capacity))?;
     }
     let text = match json {
-        true => serde_json::to_string(&capacity)
-            .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
-            + "\n",
+        true => {
+            serde_json::to_string(&capacity)
+                .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
+                + "\n"
+        }
         false => capacity.to_text(),
     };
     print(&text)?;
@@ -193,10 +197,15 @@ impl CapacityArgs {
             shards: 0,
             processors: 0,
         };
-        let varied = self.sizes.iter().flat_map(|Variation { dimension, values }| {
-            let sizes = values.iter().filter(|value| base.get(*dimension) != **value);
-            sizes.map(|value| (Some(*dimension), base.with(*dimension, *value)))
-        });
+        let varied = self
+            .sizes
+            .iter()
+            .flat_map(|Variation { dimension, values }| {
+                let sizes = values
+                    .iter()
+                    .filter(|value| base.get(*dimension) != **value);
+                sizes.map(|value| (Some(*dimension), base.with(*dimension, *value)))
+            });
         std::iter::once((None, base)).chain(varied).collect()
     }
 

@@ -6,7 +6,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinHandle;
 
-use super::{CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print, stop_at_signal};
+use super::{
+    CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print, stop_at_signal,
+};
 use crate::{
     Failure,
     queries::{
@@ -28,7 +30,7 @@ Examples, against `sellable demo --json > demo.json`:
 
 /// How queries are sent.
 #[derive(Debug, Clone, Args)]
-pub struct QueriesArgs {
+pub(super) struct QueriesArgs {
     #[command(flatten)]
     target: Target,
     /// Channel to ask for
@@ -181,7 +183,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{EXIT_USAGE, Cli, Command};
+    use crate::cli::{Cli, Command, EXIT_USAGE};
 
     fn args(more: &[&str]) -> Result<QueriesArgs, clap::Error> {
         let base = ["sellable-loadtest", "queries", "--channel=web"];

@@ -42,7 +42,7 @@ Examples:
 
 /// What is run, and where.
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Name of a built-in scenario, or path of a .toml file
     scenario: String,
     #[command(flatten)]
@@ -165,10 +165,12 @@ pub(super) async fn run(args: RunArgs, json: bool) -> Result<Exit, Failure> {
         report::write(file, &report::of_run(&outcome))?;
     }
     let text = match json {
-        true => serde_json::to_string(&outcome)
-            .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
-            .to_owned()
-            + "\n",
+        true => {
+            serde_json::to_string(&outcome)
+                .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
+                .to_owned()
+                + "\n"
+        }
         false => outcome.to_text(),
     };
     print(&text)?;
@@ -222,13 +224,13 @@ async fn carry_out(
 ) -> Result<Outcome, Failure> {
     let prefix = args.prefix.clone().unwrap_or_else(new_prefix);
     let recording = recording(args, scenario, &prefix)?;
-    let session = Session::open(access.clone(), scenario, &prefix, args.clients.seed).await?;
+    let mut session = Session::open(access.clone(), scenario, &prefix, args.clients.seed).await?;
     let progress = Arc::new(Progress::default());
     let bar = Bar::show("opening stock", session.opening_movements(), {
         let progress = progress.clone();
         move || progress.posted()
     });
-    let ready = session.set_up(&progress).await;
+    let ready = session.set_up(scenario, &progress).await;
     bar.clear();
     ready?;
     let started_at = now();
@@ -293,13 +295,11 @@ pub(super) struct Bar {
 
 impl Bar {
     /// Of something that is counted.
-    pub(super) fn show(
-        what: &str,
-        count: u64,
-        at: impl Fn() -> u64 + Send + 'static,
-    ) -> Self {
+    pub(super) fn show(what: &str, count: u64, at: impl Fn() -> u64 + Send + 'static) -> Self {
         let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-        bar.set_style(style("{msg} {wide_bar} {human_pos} of {human_len}, {eta} left"));
+        bar.set_style(style(
+            "{msg} {wide_bar} {human_pos} of {human_len}, {eta} left",
+        ));
         bar.set_message(what.to_owned());
         Self::redraw(bar, move |bar| bar.set_position(at()))
     }

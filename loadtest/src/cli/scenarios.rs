@@ -14,7 +14,7 @@ use crate::{
 
 /// Which ones.
 #[derive(Debug, Clone, Args)]
-pub struct ScenariosArgs {
+pub(super) struct ScenariosArgs {
     /// Print this one, as a file to begin with
     name: Option<String>,
 }
@@ -36,14 +36,19 @@ pub(super) fn run(args: &ScenariosArgs, json: bool) -> Result<Exit, Failure> {
     for scenario in scenarios {
         let seconds = scenario.seconds();
         print(&match json {
-            true => json!({
-                "name": scenario.name,
-                "summary": scenario.summary,
-                "seconds": seconds,
-            })
-            .to_string()
-                + "\n",
-            false => format!("{:<18} {seconds:>4} s  {}\n", scenario.name, scenario.summary),
+            true => {
+                json!({
+                    "name": scenario.name,
+                    "summary": scenario.summary,
+                    "seconds": seconds,
+                })
+                .to_string()
+                    + "\n"
+            }
+            false => format!(
+                "{:<18} {seconds:>4} s  {}\n",
+                scenario.name, scenario.summary
+            ),
         })?;
     }
     Ok(Exit::Done)

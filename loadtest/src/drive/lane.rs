@@ -9,9 +9,7 @@ use tokio::sync::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
-use crate::proto::{
-    Movement, PostRequest, PostResponse, movements_client::MovementsClient,
-};
+use crate::proto::{Movement, PostRequest, PostResponse, movements_client::MovementsClient};
 
 /// Most batches of a stream that await their answer; beyond it, callers wait.
 const WAITING_MAX: usize = 256;

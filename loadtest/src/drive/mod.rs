@@ -5,6 +5,7 @@ mod lane;
 mod nats;
 pub mod setup;
 mod steps;
+pub mod watch;
 
 use std::{
     sync::{
@@ -27,14 +28,15 @@ use crate::{
     pacer::{Due, Load},
     plan::{Op, Plan},
     proto::{
-        availability_client::AvailabilityClient, movements_client::MovementsClient,
-        operations_client::OperationsClient, reservations_client::ReservationsClient,
-        rules_client::RulesClient,
+        availability_client::AvailabilityClient, feeds_client::FeedsClient,
+        movements_client::MovementsClient, operations_client::OperationsClient,
+        reservations_client::ReservationsClient, rules_client::RulesClient,
     },
     replay::Recording,
 };
 pub use lane::Lane;
 pub use nats::Nats;
+pub use watch::Watchers;
 
 /// Largest answer that is taken: 1,000 SKUs by location.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -59,6 +61,11 @@ impl Link {
     /// Queries.
     pub fn availability(&self) -> AvailabilityClient<Channel> {
         AvailabilityClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// What channels may sell, pushed.
+    pub fn feeds(&self) -> FeedsClient<Channel> {
+        FeedsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Movements, one batch a call.
@@ -108,6 +115,8 @@ pub struct World {
     pub links: Vec<Link>,
     /// How movements travel, if not over gRPC.
     pub nats: Option<Nats>,
+    /// Who is told of every change.
+    pub watchers: Arc<Watchers>,
     /// How patient callers are.
     pub patience: Patience,
     /// Begins the ids of this run's part; empty, or the step of a series on one catalogue.

@@ -16,9 +16,9 @@ use crate::{
     orders::{Decision, Fate, Held, OrderNumber},
     plan::{Cart, Change, Move, Op},
     proto::{
-        ConfirmRequest, GetRequest, GetResponse, IssueReason, Issued, Movement, Outcome,
-        ReleaseRequest, ReserveLine, ReserveRequest, ReserveResponse, ReturnAuthorized,
-        ReturnInspected, ReturnReceived, Shipped, Disposition, movement::Kind as Moved,
+        ConfirmRequest, Disposition, GetRequest, GetResponse, IssueReason, Issued, Movement,
+        Outcome, ReleaseRequest, ReserveLine, ReserveRequest, ReserveResponse, ReturnAuthorized,
+        ReturnInspected, ReturnReceived, Shipped, movement::Kind as Moved,
     },
 };
 
@@ -424,10 +424,30 @@ impl World {
             return;
         };
         call.end();
+        self.pushed(due, position).await;
         let shown = shown_good(&answer.into_inner(), &centre(0));
         let example = || format!("{sku}: {expected} units are acknowledged, {shown} shown");
         self.findings
             .that(Check::ReadYourWrites, shown >= expected, example);
+    }
+
+    /// When a watcher was told of a position.
+    async fn pushed(&self, due: Duration, position: u64) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        self.recorder.planned(Kind::Pushed, due);
+        match self.watchers.told(position, self.patience.timeout).await {
+            Some(told) => {
+                let told = told.saturating_duration_since(self.start);
+                self.recorder.answered(Kind::Pushed, due, told);
+            }
+            None => {
+                let message = format!("no watcher was told of position {position} in time");
+                self.recorder
+                    .failed(Kind::Pushed, due, "NOT_TOLD", &message);
+            }
+        }
     }
 
     /// Posts movements; gives their position once all are applied.
@@ -441,7 +461,8 @@ impl World {
         let lane = &self.link(n).lane;
         let posted = call.ask(|| lane.post(movements.clone())).await.answer()?;
         self.saw(posted.position);
-        let applied = |outcome: &crate::proto::MovementOutcome| outcome.outcome() == Outcome::Applied;
+        let applied =
+            |outcome: &crate::proto::MovementOutcome| outcome.outcome() == Outcome::Applied;
         if posted.outcomes.len() == movements.len() && posted.outcomes.iter().all(applied) {
             return Some(posted.position);
         }
@@ -456,11 +477,15 @@ impl World {
 fn answers(asked: &[String], answer: &GetResponse) -> bool {
     let items = answer.items.iter();
     answer.items.len() == asked.len()
-        && items.zip(asked).all(|(item, sku)| item.sku == *sku && item.ats >= 0)
+        && items
+            .zip(asked)
+            .all(|(item, sku)| item.sku == *sku && item.ats >= 0)
 }
 
 fn shown_good(answer: &GetResponse, location: &str) -> i64 {
     let locations = answer.items.iter().flat_map(|item| &item.locations);
     let at = locations.filter(|at| at.location == location);
-    at.filter_map(|at| at.balances.as_ref()).map(|b| b.good).sum()
+    at.filter_map(|at| at.balances.as_ref())
+        .map(|b| b.good)
+        .sum()
 }

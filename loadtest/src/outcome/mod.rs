@@ -8,12 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    findings::Finding,
-    latency::Percentiles,
-    measure::Kind,
-    queries::report::Errors,
-    scenario::Scenario,
-    session::Ran,
+    findings::Finding, latency::Percentiles, measure::Kind, queries::report::Errors,
+    scenario::Scenario, session::Ran,
 };
 pub use judge::{Judgement, Verdict};
 pub(crate) use text::new_table;
@@ -84,6 +80,8 @@ pub struct Carts {
     pub granted: u64,
     /// Units granted.
     pub units_granted: u64,
+    /// Of these, released or expired, and free for others again.
+    pub units_given_back: u64,
     /// Opening stock of the centres, from which carts are served, in units.
     pub units_at_start: u64,
 }
@@ -186,6 +184,7 @@ impl Outcome {
                 decided,
                 granted,
                 units_granted: ran.granted_units(),
+                units_given_back: ran.returned_units(),
                 units_at_start: u64::from(catalogue.skus)
                     * u64::from(catalogue.centres)
                     * catalogue.centre_units.unsigned_abs(),

@@ -52,7 +52,17 @@ impl Outcome {
 
     fn kinds_table(&self) -> Table {
         let mut table = new_table(&[
-            "", "DUE", "PER S", "FAILED", "DROPPED", "P50", "P90", "P99", "P99.9", "P99.99", "MAX",
+            "",
+            "DUE",
+            "PER S",
+            "FAILED",
+            "DROPPED",
+            "P50",
+            "P90",
+            "P99",
+            "P99.9",
+            "P99.99",
+            "MAX",
             "SENT AFTER",
         ]);
         for kind in &self.kinds {
@@ -83,11 +93,12 @@ impl Outcome {
         if carts.decided > 0 {
             let _ = writeln!(
                 out,
-                "Carts: {} decided, {} granted, {} refused; {} units granted of {} at the start.",
+                "Carts: {} decided, {} granted, {} refused; {} units granted, {} of them given back; {} there at the start.",
                 number(carts.decided),
                 number(carts.granted),
                 number(carts.decided - carts.granted),
                 number(carts.units_granted),
+                number(carts.units_given_back),
                 number(carts.units_at_start)
             );
         }

@@ -25,10 +25,10 @@ use crate::{
     scenario::Scenario,
 };
 use digest::Digest;
-pub use shopping::{Cart, CartLine};
 use shopping::Shopping;
-pub use stock::{Change, Move};
+pub use shopping::{Cart, CartLine};
 use stock::Stock;
+pub use stock::{Change, Move};
 
 /// One planned call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,7 +88,11 @@ impl Shopping {
         let percent = random.below(100) as u32;
         let shipped = (random.below(100) as u32) < self.config.ship_percent;
         let fate = if percent < self.config.confirm_percent {
-            if shipped { Fate::Shipped } else { Fate::Ordered }
+            if shipped {
+                Fate::Shipped
+            } else {
+                Fate::Ordered
+            }
         } else if percent < self.config.confirm_percent + self.config.release_percent {
             Fate::Released
         } else {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::Condition;
 
 fn read(text: &str) -> Result<Recording, Failure> {
     Recording::read(text.as_bytes(), "recording", "run1")
@@ -14,7 +15,11 @@ fn lines_are_read_by_the_contract_and_put_in_order_of_time() {
 "#,
     )
     .expect("a recording");
-    let ids: Vec<&str> = recording.movements().iter().map(|m| m.id.as_str()).collect();
+    let ids: Vec<&str> = recording
+        .movements()
+        .iter()
+        .map(|m| m.id.as_str())
+        .collect();
     assert_eq!(ids, ["run1-a", "run1-b", "run1-c"]);
     assert_eq!(recording.offset(1), Some(Duration::from_millis(2_500)));
     assert_eq!(recording.offset(3), None);

@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn time_has_few_ticks() {
         assert_eq!(names(&Axis::time(60.0)).len(), 13);
-        assert_eq!(names(&Axis::time(65.0)), ["0", "10", "20", "30", "40", "50", "60"]);
+        assert_eq!(
+            names(&Axis::time(65.0)),
+            ["0", "10", "20", "30", "40", "50", "60"]
+        );
     }
 
     #[test]

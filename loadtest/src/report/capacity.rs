@@ -16,7 +16,11 @@ use crate::{
 pub fn of_capacity(capacity: &Capacity) -> String {
     let question = &capacity.question;
     let wrong = capacity.found.iter().any(|found| !found.wrong.is_empty());
-    let (class, verdict) = if wrong { ("wrong", "wrong") } else { ("held", "measured") };
+    let (class, verdict) = if wrong {
+        ("wrong", "wrong")
+    } else {
+        ("held", "measured")
+    };
     let mut body = format!(
         "<header><p class=\"kicker\">Load test of Sellable · {}</p><h1>Capacity</h1>\
          <span class=\"verdict {class}\">{verdict}</span>\
@@ -91,8 +95,8 @@ fn search(capacity: &Capacity, base: &Found) -> String {
         line("reserve p99", 1, |step| step.reserve_p99_ms),
         line("freshness p99", 7, |step| step.freshness_p99_ms),
     ];
-    let rates = || steps.iter().map(|step| step.rate);
     let limit = capacity.question.objective.query_p99_ms;
+    let rates = || steps.iter().map(|step| step.rate);
     Chart {
         title: "The search".to_owned(),
         note: format!(
@@ -104,7 +108,7 @@ fn search(capacity: &Capacity, base: &Found) -> String {
             rates().fold(f64::MAX, f64::min),
             rates().fold(0.0, f64::max),
         ),
-        y: milliseconds_axis(&lines),
+        y: milliseconds_axis(&lines, limit),
         lines,
         bands: Vec::new(),
         limit: limit.map(|limit| (limit, format!("query objective {limit} ms"))),

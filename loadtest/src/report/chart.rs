@@ -31,7 +31,7 @@ pub enum Stroke {
 pub struct Line {
     /// What it shows.
     pub name: String,
-    /// Number of its colour, 0 to 7.
+    /// Number of its colour, 0 to 8.
     pub colour: usize,
     /// How it is drawn.
     pub stroke: Stroke,
@@ -265,7 +265,12 @@ mod tests {
                 name: "one".to_owned(),
                 colour: 3,
                 stroke: Stroke::Solid,
-                points: vec![(0.0, Some(0.0)), (5.0, Some(4.0)), (6.0, None), (10.0, Some(2.0))],
+                points: vec![
+                    (0.0, Some(0.0)),
+                    (5.0, Some(4.0)),
+                    (6.0, None),
+                    (10.0, Some(2.0)),
+                ],
             }],
             bands: vec![Band {
                 name: "a phase with a long name".to_owned(),
@@ -282,14 +287,20 @@ mod tests {
         let html = chart().to_html();
         assert!(html.contains("d=\"M56.0,254.0L500.0,26.0\""), "{html}");
         assert!(html.contains("cx=\"944.0\" cy=\"140.0\""), "{html}");
-        assert!(html.contains("class=\"limit\" x1=\"56\" x2=\"944\" y1=\"140.0\""), "{html}");
+        assert!(
+            html.contains("class=\"limit\" x1=\"56\" x2=\"944\" y1=\"140.0\""),
+            "{html}"
+        );
     }
 
     #[test]
     fn text_is_escaped_and_long_names_are_cut() {
         let html = chart().to_html();
         assert!(html.contains("a &lt; b") && !html.contains("a < b"));
-        assert!(html.contains("a phase with…") || html.contains("a phase wit…"), "{html}");
+        assert!(
+            html.contains("a phase with…") || html.contains("a phase wit…"),
+            "{html}"
+        );
         assert!(html.contains("<title>a phase with a long name</title>"));
     }
 }

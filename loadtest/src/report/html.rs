@@ -40,7 +40,12 @@ pub fn table(class: &str, header: &[&str], rows: &[Vec<String>]) -> String {
 pub fn facts(facts: &[(&str, String)]) -> String {
     let mut out = String::from("<dl class=\"facts\">");
     for (name, value) in facts {
-        let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+        let _ = write!(
+            out,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escape(name),
+            escape(value)
+        );
     }
     out.push_str("</dl>");
     out
@@ -93,7 +98,10 @@ mod tests {
 
     #[test]
     fn text_is_no_markup() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+        assert_eq!(
+            escape("<a href=\"x\">&"),
+            "&lt;a href=&quot;x&quot;&gt;&amp;"
+        );
         let html = table("", &["<h>"], &[vec!["<script>".to_owned()]]);
         assert!(!html.contains("<script>") && !html.contains("<h>"));
     }

@@ -17,9 +17,15 @@ pub use run::of_run;
 /// # Errors
 /// If it cannot.
 pub fn can_be_written(file: &Path) -> Result<(), Failure> {
-    let open = std::fs::File::options().append(true).create(true).open(file);
+    let open = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(file);
     open.map(|_| ()).map_err(|error| {
-        Failure::usage(format!("--report: cannot write {}: {error}", file.display()))
+        Failure::usage(format!(
+            "--report: cannot write {}: {error}",
+            file.display()
+        ))
     })
 }
 
@@ -28,9 +34,8 @@ pub fn can_be_written(file: &Path) -> Result<(), Failure> {
 /// # Errors
 /// If it cannot be written.
 pub fn write(file: &Path, page: &str) -> Result<(), Failure> {
-    std::fs::write(file, page).map_err(|error| {
-        Failure::failed(format!("cannot write {}: {error}", file.display()))
-    })
+    std::fs::write(file, page)
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
 }
 
 fn ms(ns: Option<u64>) -> String {

@@ -34,7 +34,10 @@ pub fn of_run(outcome: &Outcome) -> String {
     body.push_str(&checks(outcome));
     body.push_str(&configuration(outcome));
     body.push_str(FOOTER);
-    html::page(&format!("{} – {}", outcome.scenario.name, outcome.judgement.verdict), &body)
+    html::page(
+        &format!("{} – {}", outcome.scenario.name, outcome.judgement.verdict),
+        &body,
+    )
 }
 
 const FOOTER: &str = "<footer>Open loop: every call is due at a time fixed before the run, and its \
@@ -65,7 +68,11 @@ fn header(outcome: &Outcome) -> String {
 
 fn tiles(outcome: &Outcome) -> Vec<Tile> {
     let due: u64 = outcome.kinds.iter().map(|kind| kind.due).sum();
-    let unanswered: u64 = outcome.kinds.iter().map(|kind| kind.failed + kind.dropped).sum();
+    let unanswered: u64 = outcome
+        .kinds
+        .iter()
+        .map(|kind| kind.failed + kind.dropped)
+        .sum();
     let objective = &outcome.scenario.objective;
     let mut tiles = vec![Tile {
         name: "Calls".to_owned(),
@@ -79,7 +86,11 @@ fn tiles(outcome: &Outcome) -> Vec<Tile> {
     for (kind, name, limit) in [
         (Kind::Query, "Query, p99", objective.query_p99_ms),
         (Kind::Reserve, "Reserve, p99", objective.reserve_p99_ms),
-        (Kind::Freshness, "Freshness, p99", objective.freshness_p99_ms),
+        (
+            Kind::Freshness,
+            "Freshness, p99",
+            objective.freshness_p99_ms,
+        ),
     ] {
         if let Some(p99) = outcome.kind(kind).and_then(|kind| kind.latency_ns.p99) {
             tiles.push(Tile {
@@ -96,7 +107,7 @@ fn tiles(outcome: &Outcome) -> Vec<Tile> {
             name: "Carts granted".to_owned(),
             value: number(carts.granted),
             unit: String::new(),
-            note: format!("of {}, {} units", number(carts.decided), number(carts.units_granted)),
+            note: format!("of {} that were asked for", number(carts.decided)),
         });
     }
     let wrong: u64 = outcome.checks.iter().map(|check| check.wrong).sum();
@@ -122,12 +133,16 @@ fn distribution(outcome: &Outcome) -> String {
             points: kind.curve.iter().map(|(at, ms)| (*at, Some(*ms))).collect(),
         })
         .collect();
-    let furthest = greatest(lines.iter().flat_map(|line| line.points.iter().map(|(at, _)| *at)));
+    let furthest = greatest(
+        lines
+            .iter()
+            .flat_map(|line| line.points.iter().map(|(at, _)| *at)),
+    );
     let chart = Chart {
         title: "Latency by percentile".to_owned(),
         note: "How many calls took at most how long. Each nine takes the same room.".to_owned(),
         x: Axis::nines("of the calls that were answered", furthest),
-        y: milliseconds_axis(&lines),
+        y: milliseconds_axis(&lines, None),
         lines,
         bands: Vec::new(),
         limit: None,
@@ -136,33 +151,32 @@ fn distribution(outcome: &Outcome) -> String {
 }
 
 fn latency_over_time(outcome: &Outcome) -> String {
-    let lines = OVER_TIME.iter().flat_map(|kind| p50_and_p99(outcome, *kind));
+    let lines = OVER_TIME
+        .iter()
+        .flat_map(|kind| p50_and_p99(outcome, *kind));
     let chart = Chart {
         title: "Latency over time".to_owned(),
         note: format!(
             "Of the calls that were due in each {}: half took at most the dashed line, 99 of 100 at most the solid one.",
             stretch(outcome)
         ),
-        limit: outcome
-            .scenario
-            .objective
-            .query_p99_ms
-            .map(|limit| (limit, format!("query objective {limit} ms"))),
-        ..over_time(outcome, lines.collect())
+        ..over_time(
+            outcome,
+            lines.collect(),
+            outcome.scenario.objective.query_p99_ms,
+            "query objective",
+        )
     };
     drawn(chart, "No call was answered.")
 }
 
 fn freshness(outcome: &Outcome) -> String {
+    let mut lines = p50_and_p99(outcome, Kind::Freshness);
+    lines.extend(p50_and_p99(outcome, Kind::Pushed));
     let chart = Chart {
         title: "Freshness over time".to_owned(),
-        note: "From the planned send of a movement until a query shows it.".to_owned(),
-        limit: outcome
-            .scenario
-            .objective
-            .freshness_p99_ms
-            .map(|limit| (limit, format!("objective {limit} ms"))),
-        ..over_time(outcome, p50_and_p99(outcome, Kind::Freshness))
+        note: "From the planned send of a movement until a query shows it, and until a watcher has been told.".to_owned(),
+        ..over_time(outcome, lines, outcome.scenario.objective.freshness_p99_ms, "objective")
     };
     drawn(chart, "The scenario has no probes.")
 }
@@ -170,19 +184,25 @@ fn freshness(outcome: &Outcome) -> String {
 fn throughput(outcome: &Outcome) -> String {
     let mut lines = Vec::new();
     for series in &outcome.over_time.kinds {
-        if series.kind == Kind::Freshness {
+        if matches!(series.kind, Kind::Freshness | Kind::Pushed) {
             continue;
         }
         let named = |what: &str, stroke, of: fn(&Point) -> f64| Line {
             name: format!("{}, {what}", series.kind.name()),
             colour: series.kind as usize,
             stroke,
-            points: series.points.iter().map(|at| (middle(outcome, at), Some(of(at)))).collect(),
+            points: series
+                .points
+                .iter()
+                .map(|at| (middle(outcome, at), Some(of(at))))
+                .collect(),
         };
         if OVER_TIME.contains(&series.kind) {
             lines.push(named("planned", Stroke::Dashed, |at| at.due_per_second));
         }
-        lines.push(named("answered", Stroke::Solid, |at| at.answered_per_second));
+        lines.push(named("answered", Stroke::Solid, |at| {
+            at.answered_per_second
+        }));
     }
     let most = greatest(values(&lines));
     let chart = Chart {
@@ -190,7 +210,7 @@ fn throughput(outcome: &Outcome) -> String {
         note: "Calls that were due, and calls that were answered. Where the lines part, it queues."
             .to_owned(),
         y: Axis::linear("calls/s", most),
-        ..over_time(outcome, lines)
+        ..over_time(outcome, lines, None, "")
     };
     drawn(chart, "Nothing was sent.")
 }
@@ -218,21 +238,24 @@ fn errors(outcome: &Outcome) -> String {
     let most = greatest(values(&lines));
     let chart = Chart {
         title: "Errors over time".to_owned(),
-        note: format!("Calls that were due in each {} and failed, or were never sent.", stretch(outcome)),
+        note: format!(
+            "Calls that were due in each {} and failed, or were never sent.",
+            stretch(outcome)
+        ),
         y: Axis::linear("calls", most),
-        ..over_time(outcome, lines)
+        ..over_time(outcome, lines, None, "")
     };
     drawn(chart, "")
 }
 
 /// A chart over the time of the run, in milliseconds.
-fn over_time(outcome: &Outcome, lines: Vec<Line>) -> Chart {
+fn over_time(outcome: &Outcome, lines: Vec<Line>, limit: Option<f64>, named: &str) -> Chart {
     let phases = outcome.over_time.phases.iter();
     Chart {
         title: String::new(),
         note: String::new(),
         x: Axis::time(outcome.scenario.seconds() as f64),
-        y: milliseconds_axis(&lines),
+        y: milliseconds_axis(&lines, limit),
         lines,
         bands: phases
             .map(|phase| Band {
@@ -242,12 +265,16 @@ fn over_time(outcome: &Outcome, lines: Vec<Line>) -> Chart {
                 muted: phase.warm_up,
             })
             .collect(),
-        limit: None,
+        limit: limit.map(|limit| (limit, format!("{named} {limit} ms"))),
     }
 }
 
 fn p50_and_p99(outcome: &Outcome, kind: Kind) -> Vec<Line> {
-    let series = outcome.over_time.kinds.iter().find(|series| series.kind == kind);
+    let series = outcome
+        .over_time
+        .kinds
+        .iter()
+        .find(|series| series.kind == kind);
     let Some(series) = series else {
         return Vec::new();
     };
@@ -255,7 +282,11 @@ fn p50_and_p99(outcome: &Outcome, kind: Kind) -> Vec<Line> {
         name: format!("{} {what}", kind.name()),
         colour: kind as usize,
         stroke,
-        points: series.points.iter().map(|at| (middle(outcome, at), of(at))).collect(),
+        points: series
+            .points
+            .iter()
+            .map(|at| (middle(outcome, at), of(at)))
+            .collect(),
     };
     vec![
         line("p50", Stroke::Dashed, |at| at.p50_ms),
@@ -295,14 +326,28 @@ fn greatest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, f64::max)
 }
 
-pub(super) fn milliseconds_axis(lines: &[Line]) -> Axis {
-    let least = values(lines).filter(|ms| *ms > 0.0).fold(f64::MAX, f64::min);
-    Axis::log("ms", if least < f64::MAX { least } else { 0.1 }, greatest(values(lines)))
+/// With room for the limit, too: how far it is away is worth seeing.
+pub(super) fn milliseconds_axis(lines: &[Line], limit: Option<f64>) -> Axis {
+    let least = values(lines)
+        .filter(|ms| *ms > 0.0)
+        .fold(f64::MAX, f64::min);
+    let least = if least < f64::MAX { least } else { 0.1 };
+    let most = greatest(values(lines).chain(limit));
+    Axis::log("ms", least.min(most), most)
 }
 
 fn calls(outcome: &Outcome) -> String {
     let header = [
-        "Call", "due", "answered/s", "failed", "not sent", "p50", "p90", "p99", "p99.9", "p99.99",
+        "Call",
+        "due",
+        "answered/s",
+        "failed",
+        "not sent",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99.99",
         "max",
     ];
     let row = |kind: &KindOutcome| {
@@ -342,7 +387,11 @@ fn checks(outcome: &Outcome) -> String {
     }
     out.push_str("</tbody></table></div>");
     for check in &outcome.checks {
-        for said in check.examples.iter().chain(Some(&check.note).filter(|note| !note.is_empty())) {
+        for said in check
+            .examples
+            .iter()
+            .chain(Some(&check.note).filter(|note| !note.is_empty()))
+        {
             let _ = write!(out, "<p class=\"quiet\">{}</p>", escape(said));
         }
     }
@@ -352,7 +401,14 @@ fn checks(outcome: &Outcome) -> String {
 
 fn configuration(outcome: &Outcome) -> String {
     let mut facts = setup_facts(&outcome.setup);
-    facts.push(("Plan", format!("{} calls, digest {}", number(outcome.sent), outcome.plan_digest)));
+    facts.push((
+        "Plan",
+        format!(
+            "{} calls, digest {}",
+            number(outcome.sent),
+            outcome.plan_digest
+        ),
+    ));
     let toml = toml::to_string(&outcome.scenario).unwrap_or_default();
     format!(
         "<section class=\"card\"><h3>Configuration</h3>{}<details><summary>The scenario, with \

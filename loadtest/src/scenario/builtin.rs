@@ -7,9 +7,15 @@ use crate::Failure;
 
 /// Names and texts.
 pub const BUILT_IN: [(&str, &str); 6] = [
-    ("steady_day", include_str!("../../scenarios/steady_day.toml")),
+    (
+        "steady_day",
+        include_str!("../../scenarios/steady_day.toml"),
+    ),
     ("peak_ramp", include_str!("../../scenarios/peak_ramp.toml")),
-    ("flash_sale", include_str!("../../scenarios/flash_sale.toml")),
+    (
+        "flash_sale",
+        include_str!("../../scenarios/flash_sale.toml"),
+    ),
     (
         "black_friday",
         include_str!("../../scenarios/black_friday.toml"),

@@ -21,6 +21,8 @@ const CART_LINES_MAX: u32 = 100;
 const BATCH_MAX: u32 = 1_000;
 const DELAY_MS_MAX: u32 = 600_000;
 const ABANDON_SECONDS_MAX: u32 = 3_600;
+/// Most numbers that all watchers hold, 16 bytes each.
+const WATCHED_MAX: u64 = 50_000_000;
 const SPEED_MAX: f64 = 1_000_000.0;
 
 /// What is wrong with a scenario, in one line.
@@ -41,8 +43,16 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
             "catalogue: skus × (centres + stores_per_sku) are {cells} cells, at most {CELLS_MAX}"
         ));
     }
-    within("catalogue.centre_units", catalogue.centre_units, 1..=UNITS_MAX)?;
-    within("catalogue.store_units", catalogue.store_units, 1..=UNITS_MAX)?;
+    within(
+        "catalogue.centre_units",
+        catalogue.centre_units,
+        1..=UNITS_MAX,
+    )?;
+    within(
+        "catalogue.store_units",
+        catalogue.store_units,
+        1..=UNITS_MAX,
+    )?;
     within(
         "catalogue.channels: their number",
         catalogue.channels.len(),
@@ -61,8 +71,16 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
         shopping.cart_lines,
         1..=CART_LINES_MAX.min(skus),
     )?;
-    span("shopping.units_per_line", shopping.units_per_line, 1..=10_000)?;
-    within("shopping.confirm_percent", shopping.confirm_percent, 0..=100)?;
+    span(
+        "shopping.units_per_line",
+        shopping.units_per_line,
+        1..=10_000,
+    )?;
+    within(
+        "shopping.confirm_percent",
+        shopping.confirm_percent,
+        0..=100,
+    )?;
     within(
         "shopping.release_percent",
         shopping.release_percent,
@@ -80,6 +98,18 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), String> {
     within("movements.batch", movements.batch, 1..=BATCH_MAX)?;
     within("movements.sold_percent", movements.sold_percent, 0..=100)?;
     span("movements.units", movements.units, 1..=10_000)?;
+    within(
+        "watchers.per_channel",
+        scenario.watchers.per_channel,
+        0..=10_000,
+    )?;
+    let watchers = u64::from(scenario.watchers.per_channel) * catalogue.channels.len() as u64;
+    let held = watchers * u64::from(skus);
+    if held > WATCHED_MAX {
+        return Err(format!(
+            "watchers: {watchers} watchers of {skus} SKUs hold {held} numbers, at most {WATCHED_MAX}"
+        ));
+    }
     if let Some(replay) = &scenario.replay {
         within("replay.speed", replay.speed, 0.001..=SPEED_MAX)?;
     }

@@ -26,6 +26,9 @@ pub struct Scenario {
     /// What stores and warehouses report.
     #[serde(default)]
     pub movements: Movements,
+    /// Who is told of every change.
+    #[serde(default)]
+    pub watchers: Watchers,
     /// A recording to post, beside everything else.
     pub replay: Option<Replay>,
     /// What has to be reached for the run to hold.
@@ -149,6 +152,14 @@ pub enum Via {
     Nats,
 }
 
+/// Who is told of every change, by `Feeds.Watch`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watchers {
+    /// Watchers of each online channel, from before the first phase until after the last.
+    pub per_channel: u32,
+}
+
 /// A recording to post.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,7 +236,10 @@ impl Scenario {
 
     /// Length of all phases, in seconds.
     pub fn seconds(&self) -> u64 {
-        self.phases.iter().map(|phase| u64::from(phase.seconds)).sum()
+        self.phases
+            .iter()
+            .map(|phase| u64::from(phase.seconds))
+            .sum()
     }
 
     /// Length of the phases that come first and are not measured, in seconds.

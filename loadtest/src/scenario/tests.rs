@@ -39,13 +39,19 @@ fn unknown_keys_are_named_with_their_line() {
     assert!(message.contains("line 6"), "{message}");
     assert!(message.contains("querries"), "{message}");
     let message = refused(&format!("{LEAST}[catalogue]\ncolour = 1\n{PHASE}"));
-    assert!(message.contains("line 4") && message.contains("colour"), "{message}");
+    assert!(
+        message.contains("line 4") && message.contains("colour"),
+        "{message}"
+    );
 }
 
 #[test]
 fn values_out_of_range_are_named_with_their_key() {
     for (text, says) in [
-        (format!("{LEAST}[catalogue]\nskus = 0\n{PHASE}"), "catalogue.skus: 0"),
+        (
+            format!("{LEAST}[catalogue]\nskus = 0\n{PHASE}"),
+            "catalogue.skus: 0",
+        ),
         (
             format!("{LEAST}[shopping]\nconfirm_percent = 80\nrelease_percent = 21\n{PHASE}"),
             "shopping.release_percent: 21 is not from 0 to 20",

@@ -99,7 +99,9 @@ pub(super) async fn reservations(world: &World, plan: &[(Duration, Op)]) {
     });
     let decided = carts.filter_map(|cart| {
         let decision = world.orders.get(cart.order).decided.get()?;
-        decision.answered.then_some((cart, decision.held.as_slice()))
+        decision
+            .answered
+            .then_some((cart, decision.held.as_slice()))
     });
     stream::iter(decided)
         .for_each_concurrent(AT_ONCE, |(cart, held)| async move {

@@ -51,7 +51,12 @@ fn compare(world: &World, answer: &ExplainResponse, place: &str, expected: Expec
         free: expected.good - expected.reserved,
         ..Balances::default()
     };
-    let example = || format!("{} at {place}: has {has:?}, has to have {expected:?}", answer.sku);
+    let example = || {
+        format!(
+            "{} at {place}: has {has:?}, has to have {expected:?}",
+            answer.sku
+        )
+    };
     world.findings.that(Check::Balances, has == whole, example);
     let example = || format!("{} at {place}: {has:?}", answer.sku);
     world

@@ -1,7 +1,7 @@
 //! Compares what the server says in the end with the generator's own books.
 
-mod balances;
 mod again;
+mod balances;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     findings::Check,
     orders::Fate,
     plan::{Op, Plan},
-    proto::{DigestRequest, GetReservationRequest, ReservationState},
+    proto::{DigestRequest, GetReservationRequest, ReservationState, StatusRequest},
 };
 
 /// Questions under way at once.
@@ -30,8 +30,25 @@ pub async fn verify(world: &World, plan: Plan) {
     again::reservations(world, &plan).await;
     balances::cells(world).await;
     balances::recorded(world).await;
+    watched(world).await;
     history(world);
     conserved(world).await;
+}
+
+/// What watchers were told, up to the last position that there is.
+async fn watched(world: &World) {
+    if world.watchers.is_empty() {
+        return;
+    }
+    let link = &world.links[0];
+    let Ok(status) = link.operations().status(StatusRequest {}).await else {
+        return world
+            .findings
+            .note(Check::Watched, "the server's status is not told");
+    };
+    let last = status.into_inner().applied_position;
+    let (catalogue, findings) = (&world.catalogue, &world.findings);
+    world.watchers.check(link, catalogue, last, findings).await;
 }
 
 /// What was left alone has to be free again.
@@ -120,4 +137,3 @@ fn place(world: &World, cell: usize) -> (u32, u32) {
     let (cell, width) = (cell as u32, world.catalogue.width());
     (cell / width, cell % width)
 }
-
