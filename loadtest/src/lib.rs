@@ -48,9 +48,9 @@ pub mod scenario;
 pub mod schedule;
 pub mod server;
 pub mod session;
-pub mod verify;
 #[cfg(test)]
 mod stub;
+pub mod verify;
 pub mod words;
 pub mod zipf;
 

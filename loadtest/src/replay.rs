@@ -53,7 +53,7 @@ impl Recording {
         if movements.is_empty() {
             return Err(Failure::usage(format!("{name} has no movements")));
         }
-        movements.sort_by_key(|movement| occurred(movement));
+        movements.sort_by_key(occurred);
         Ok(Self { movements })
     }
 

@@ -93,14 +93,19 @@ fn a_page_needs_nothing_else_and_says_it_all() {
         assert!(page.contains(part), "{part} is missing");
     }
     for outside in ["http://", "https://", "<script", "src=", "@import", "url("] {
-        assert!(!page.contains(outside), "{outside} refers to something else");
+        assert!(
+            !page.contains(outside),
+            "{outside} refers to something else"
+        );
     }
 }
 
 #[test]
 fn every_element_is_closed() {
     let page = of_run(&outcome());
-    for element in ["svg", "figure", "section", "table", "dl", "ul", "main", "text", "details"] {
+    for element in [
+        "svg", "figure", "section", "table", "dl", "ul", "main", "text", "details",
+    ] {
         let opened = page.matches(&format!("<{element}")).count();
         let closed = page.matches(&format!("</{element}>")).count();
         // `<text` is also the beginning of nothing else, `<table` of nothing else.

@@ -62,7 +62,9 @@ async fn day(manner: Manner, seed: u64) -> Day {
         allow_remote: false,
         put_rules: false,
     };
-    let mut session = Session::open(access, &scenario, "lt", seed).await.expect("it answers");
+    let mut session = Session::open(access, &scenario, "lt", seed)
+        .await
+        .expect("it answers");
     let ready = session.set_up(&scenario, &setup::Progress::default()).await;
     ready.expect("it takes the stock");
     let (_keep, stop) = watch::channel(None);
@@ -83,17 +85,33 @@ fn wrong(day: &Day) -> Vec<&Finding> {
 
 #[track_caller]
 fn assert_noticed(day: &Day, what: &str) {
-    assert_eq!(day.outcome.judgement.verdict, Verdict::Wrong, "{:?}", day.outcome.judgement);
+    assert_eq!(
+        day.outcome.judgement.verdict,
+        Verdict::Wrong,
+        "{:?}",
+        day.outcome.judgement
+    );
     let found = wrong(day);
-    assert!(found.iter().any(|check| check.what.contains(what)), "{found:?}");
+    assert!(
+        found.iter().any(|check| check.what.contains(what)),
+        "{found:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_server_is_found_right() {
     let day = day(Manner::Right, 1).await;
-    assert_eq!(day.outcome.judgement.verdict, Verdict::Held, "{:?}", day.outcome.judgement);
+    assert_eq!(
+        day.outcome.judgement.verdict,
+        Verdict::Held,
+        "{:?}",
+        day.outcome.judgement
+    );
     let carts = day.outcome.carts;
-    assert!(carts.granted > 0 && carts.decided > carts.granted, "{carts:?}");
+    assert!(
+        carts.granted > 0 && carts.decided > carts.granted,
+        "{carts:?}"
+    );
     for check in &day.outcome.checks {
         assert!(check.checked > 0, "{check:?}");
     }

@@ -17,15 +17,25 @@ use crate::{
 /// that were not touched only some are.
 const UNTOUCHED_MAX: u32 = 20_000;
 
-/// Every cell that the run touched, and what it should have left alone.
-pub(super) async fn cells(world: &World) {
+/// Which cells are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that the run touched, and what it should have left alone.
+    All,
+    /// Those that the run touched.
+    Touched,
+}
+
+/// Every cell of these, by the terms of its SKU.
+pub(super) async fn cells(world: &World, which: Which) {
     let catalogue = &world.catalogue;
     let every = catalogue.skus().div_ceil(UNTOUCHED_MAX).max(1);
     let touched = |sku: &u32| {
         let mut slots = 0..catalogue.width();
         slots.any(|slot| world.account.is_touched(catalogue.cell(*sku, slot)))
     };
-    let skus = (0..catalogue.skus()).filter(|sku| sku % every == 0 || touched(sku));
+    let skus = (0..catalogue.skus())
+        .filter(|sku| (which == Which::All && sku % every == 0) || touched(sku));
     stream::iter(skus)
         .for_each_concurrent(AT_ONCE, |sku| async move {
             let name = world.catalogue.sku(sku);

@@ -5,6 +5,7 @@ mod balances;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use balances::Which;
 use futures::{StreamExt, stream};
 
 use crate::{
@@ -25,13 +26,16 @@ const EXPIRY_POLL: Duration = Duration::from_millis(200);
 pub async fn verify(world: &World, plan: Plan) {
     let plan: Vec<(Duration, Op)> = again::to_ask_again(world, plan);
     expired(world).await;
-    again::movements(world, &plan).await;
-    again::recorded(world).await;
-    again::reservations(world, &plan).await;
-    balances::cells(world).await;
+    // Before anything is sent again, which would bring in what was lost.
+    balances::cells(world, Which::All).await;
     balances::recorded(world).await;
     watched(world).await;
     history(world);
+    again::movements(world, &plan).await;
+    again::recorded(world).await;
+    again::reservations(world, &plan).await;
+    // And after it: it has to have changed nothing.
+    balances::cells(world, Which::Touched).await;
     conserved(world).await;
 }
 
