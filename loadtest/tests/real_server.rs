@@ -69,8 +69,9 @@ fn server() -> &'static Path {
         let messages = said
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let files = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
-        PathBuf::from(files.last().expect("cargo names what it built"))
+        let mut files =
+            messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
+        PathBuf::from(files.next_back().expect("cargo names what it built"))
     })
 }
 

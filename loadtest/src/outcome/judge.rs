@@ -135,12 +135,57 @@ fn headline(outcome: &Outcome, verdict: Verdict) -> String {
     let (calls, checked) = (number(calls), number(checked));
     match verdict {
         Verdict::Held => {
-            format!("It held: {calls} calls, all answered, {checked} checks, none wrong; {figures}")
+            format!("{calls} calls, all answered; {checked} checks, none wrong; {figures}")
         }
         Verdict::Missed => {
-            format!("Right, but too slow: {calls} calls, {checked} checks, none wrong; {figures}")
+            format!("Right, but too slow: {calls} calls; {checked} checks, none wrong; {figures}")
         }
-        Verdict::Failed => format!("It did not hold: not all of {calls} calls were answered"),
+        Verdict::Failed => {
+            format!("Not all of {calls} calls were answered, or the run was stopped")
+        }
         Verdict::Wrong => "The server gave wrong results; how fast it was does not matter".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::fixture::outcome;
+
+    /// Everything answered, right, and a 99th percentile of 495 ms.
+    fn sound() -> Outcome {
+        let mut outcome = outcome();
+        outcome.checks[0].wrong = 0;
+        outcome
+    }
+
+    #[test]
+    fn what_is_answered_and_right_holds() {
+        let judgement = judge(&sound());
+        // The scenario asks for 20 ms.
+        assert_eq!(judgement.verdict, Verdict::Missed);
+        assert!(judgement.reasons[0].contains("the objective is 20 ms"));
+        let mut outcome = sound();
+        outcome.scenario.objective.query_p99_ms = None;
+        assert_eq!(judge(&outcome).verdict, Verdict::Held);
+        assert!(judge(&outcome).reasons.is_empty());
+    }
+
+    #[test]
+    fn wrong_goes_before_failed_and_failed_before_slow() {
+        let mut outcome = sound();
+        outcome.kinds[0].dropped = 1;
+        assert_eq!(judge(&outcome).verdict, Verdict::Failed);
+        outcome.checks[0].wrong = 1;
+        let judgement = judge(&outcome);
+        assert_eq!(judgement.verdict, Verdict::Wrong);
+        assert_eq!(judgement.reasons.len(), 3, "{judgement:?}");
+    }
+
+    #[test]
+    fn an_interrupted_run_has_not_held() {
+        let mut outcome = sound();
+        outcome.interrupted_after_seconds = Some(1.0);
+        assert_eq!(judge(&outcome).verdict, Verdict::Failed);
     }
 }

@@ -1,5 +1,7 @@
 //! What came of a run: one document for the terminal, for scripts and for the report.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod judge;
 mod text;
 
