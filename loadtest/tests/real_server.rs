@@ -52,27 +52,32 @@ returns = 20
 probes = 20
 "#;
 
-/// The server, built once with the profile of the tests.
+/// The server: the one that `SELLABLE_TEST_SERVER` names, or else built with the tests' profile.
 fn server() -> &'static Path {
     static SERVER: OnceLock<PathBuf> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--bin", "sellable", "--message-format", "json"])
-            .current_dir(&workspace)
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo can be run");
-        assert!(built.status.success(), "the server is not built");
-        // Where it lies is for cargo to say: the target directory may be anywhere.
-        let said = String::from_utf8(built.stdout).expect("text");
-        let messages = said
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut files =
-            messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
-        PathBuf::from(files.next_back().expect("cargo names what it built"))
-    })
+    SERVER
+        .get_or_init(|| std::env::var_os("SELLABLE_TEST_SERVER").map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let built = Command::new(env!("CARGO"))
+        // With all members, as a test run of the workspace is: or dependencies would be built anew
+        // for the features of one of them.
+        .args(["build", "--workspace", "--bin", "sellable"])
+        .args(["--message-format", "json"])
+        .current_dir(&workspace)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be run");
+    assert!(built.status.success(), "the server is not built");
+    // Where it lies is for cargo to say: the target directory may be anywhere.
+    let said = String::from_utf8(built.stdout).expect("text");
+    let messages = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut files = messages.filter_map(|message| Some(message["executable"].as_str()?.to_owned()));
+    PathBuf::from(files.next_back().expect("cargo names what it built"))
 }
 
 fn loadtest(arguments: &[&str]) -> Output {

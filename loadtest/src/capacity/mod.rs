@@ -23,6 +23,9 @@ use crate::{
 pub use size::{Dimension, Size, Variation};
 pub(crate) use text::{COLUMNS, row};
 
+/// Queries per second below which nothing is searched.
+const RATE_LEAST: f64 = 20.0;
+
 /// What is asked: which load, for how long, and what has to hold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Question {
@@ -211,6 +214,9 @@ pub async fn search(
     })
 }
 
+/// A rate that does not hold, and why.
+type Broken = (f64, String);
+
 struct Search<'a> {
     question: &'a Question,
     size: &'a Size,
@@ -224,21 +230,17 @@ impl Search<'_> {
     /// The highest rate that held, and what broke beyond it.
     async fn find(&mut self, tell: &dyn Fn(String)) -> Result<(f64, String), Failure> {
         let question = self.question;
-        let (mut holds, mut rate) = (0.0, question.rate_first);
-        let (mut breaks_at, mut breaks) = loop {
-            if let Some(why) = self.step(rate, tell).await? {
-                break (rate, why);
-            }
-            holds = rate;
-            if rate >= question.rate_max {
-                return Ok((holds, String::new()));
-            }
-            rate = (rate * 2.0).min(question.rate_max);
+        let first = question.rate_first;
+        let (mut holds, broken) = match self.step(first, tell).await? {
+            None => self.double(first, tell).await?,
+            Some(why) => self.halve((first, why), tell).await?,
         };
-        // Of the first step not even a part is known to hold.
-        while holds > 0.0
-            && (breaks_at - holds) / holds > f64::from(question.within_percent) / 100.0
-        {
+        let Some((mut breaks_at, mut breaks)) = broken else {
+            return Ok((holds, String::new()));
+        };
+        let near = f64::from(question.within_percent) / 100.0;
+        // If nothing holds, there is nothing between.
+        while holds > 0.0 && (breaks_at - holds) / holds > near {
             let between = ((breaks_at + holds) / 2.0).round();
             match self.step(between, tell).await? {
                 None => holds = between,
@@ -246,6 +248,38 @@ impl Search<'_> {
             }
         }
         Ok((holds, breaks))
+    }
+
+    /// From a rate that holds up to one that does not, if there is one.
+    async fn double(
+        &mut self,
+        mut holds: f64,
+        tell: &dyn Fn(String),
+    ) -> Result<(f64, Option<Broken>), Failure> {
+        while holds < self.question.rate_max {
+            let next = (holds * 2.0).min(self.question.rate_max);
+            if let Some(why) = self.step(next, tell).await? {
+                return Ok((holds, Some((next, why))));
+            }
+            holds = next;
+        }
+        Ok((holds, None))
+    }
+
+    /// From a rate that does not hold down to one that does; 0 if there is none.
+    async fn halve(
+        &mut self,
+        mut broken: Broken,
+        tell: &dyn Fn(String),
+    ) -> Result<(f64, Option<Broken>), Failure> {
+        while broken.0 >= 2.0 * RATE_LEAST {
+            let next = (broken.0 / 2.0).round();
+            match self.step(next, tell).await? {
+                None => return Ok((next, Some(broken))),
+                Some(why) => broken = (next, why),
+            }
+        }
+        Ok((0.0, Some(broken)))
     }
 
     /// Why a rate does not hold. Asked twice before it is believed: on a machine that others use as

@@ -109,12 +109,22 @@ pub(super) fn judge(outcome: &Outcome) -> Judgement {
 fn missed(outcome: &Outcome, kind: Kind, limit: f64) -> Option<String> {
     let name = kind.name();
     // A scenario may ask for what it does not do.
-    let p99 = outcome.kind(kind)?.latency_ns.p99;
-    match p99 {
+    let kind = outcome.kind(kind)?;
+    // Whoever reads it has to know which of the two was slow.
+    let unsent = match kind.send_delay_ns.p99 {
+        Some(delay) if delay as f64 / 1e6 > limit / 2.0 => format!(
+            "; the generator alone took {} ms to send: it needs more processor, or --in-flight",
+            milliseconds(delay)
+        ),
+        _ => String::new(),
+    };
+    match kind.latency_ns.p99 {
         Some(p99) if p99 as f64 / 1e6 <= limit => None,
         Some(p99) => {
             let p99 = milliseconds(p99);
-            Some(format!("{name}: p99 {p99} ms, the objective is {limit} ms"))
+            Some(format!(
+                "{name}: p99 {p99} ms, the objective is {limit} ms{unsent}"
+            ))
         }
         None => Some(format!("{name}: too few answers to tell their p99")),
     }
