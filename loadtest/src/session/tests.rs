@@ -157,10 +157,10 @@ async fn answers_that_were_lost_are_settled_and_count_as_failed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_seed_sends_the_same_requests() {
-    let (first, again, other) = (
-        day(Manner::Right, 7).await,
-        day(Manner::Right, 7).await,
-        day(Manner::Right, 8).await,
+    let (first, again, other) = tokio::join!(
+        day(Manner::Right, 7),
+        day(Manner::Right, 7),
+        day(Manner::Right, 8)
     );
     assert_eq!(first.outcome.plan_digest, again.outcome.plan_digest);
     assert_eq!(first.asked, again.asked);
