@@ -134,9 +134,10 @@ impl Question {
                 centres,
                 stores: size.locations - centres,
                 stores_per_sku: size.locations - centres,
-                // So much that nothing sells out: what is refused is less work.
+                // So much that nothing sells out: what is refused is less work, and each step plans
+                // with the opening stock of stores anew, although those before have sold of it.
                 centre_units: 1_000_000,
-                store_units: 1_000,
+                store_units: 1_000_000,
                 channels: (1..=size.channels)
                     .map(|n| format!("channel-{n:02}"))
                     .collect(),
