@@ -83,7 +83,10 @@ fn tiles(capacity: &Capacity, base: &Found) -> Vec<Tile> {
 /// Every step of the search: rate and what it took.
 fn search(capacity: &Capacity, base: &Found) -> String {
     let mut steps = base.steps.clone();
+    // A rate that was tried twice is drawn as its second try, which counts.
+    steps.reverse();
     steps.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    steps.dedup_by(|one, other| one.rate == other.rate);
     let line = |name: &str, colour, of: fn(&Step) -> Option<f64>| Line {
         name: name.to_owned(),
         colour,

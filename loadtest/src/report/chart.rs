@@ -173,10 +173,12 @@ impl Chart {
         }
         for (value, name) in &self.x.ticks {
             let x = self.x(*value);
+            // What stands at the right edge must not be cut off by it.
+            let edge = if x > WIDTH - 2.0 * RIGHT { " edge" } else { "" };
             let _ = write!(
                 out,
                 "<line class=\"notch\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{base}\" y2=\"{:.1}\"/>\
-                 <text class=\"tick x\" x=\"{x:.1}\" y=\"{:.1}\">{name}</text>",
+                 <text class=\"tick x{edge}\" x=\"{x:.1}\" y=\"{:.1}\">{name}</text>",
                 base + 4.0,
                 base + 18.0
             );

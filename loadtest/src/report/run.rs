@@ -17,6 +17,9 @@ use crate::{
 /// Kinds whose latency is drawn over time; the others are in the table and the distribution.
 const OVER_TIME: [Kind; 3] = [Kind::Query, Kind::Reserve, Kind::Movements];
 
+/// Rates that are farther apart are drawn by their order of magnitude.
+const SPREAD_MAX: f64 = 20.0;
+
 /// The page of a run.
 pub fn of_run(outcome: &Outcome) -> String {
     let mut body = header(outcome);
@@ -204,12 +207,22 @@ fn throughput(outcome: &Outcome) -> String {
             at.answered_per_second
         }));
     }
-    let most = greatest(values(&lines));
+    let peaks = || {
+        lines
+            .iter()
+            .map(|line| greatest(values(std::slice::from_ref(line))))
+    };
+    let (most, fewest) = (greatest(peaks()), peaks().fold(f64::MAX, f64::min));
+    // Few carts among many queries would all lie on the base line.
+    let y = match most > fewest * SPREAD_MAX {
+        true => Axis::log("calls/s, by order of magnitude", 1.0, most),
+        false => Axis::linear("calls/s", most),
+    };
     let chart = Chart {
         title: "Throughput over time".to_owned(),
         note: "Calls that were due, and calls that were answered. Where the lines part, it queues."
             .to_owned(),
-        y: Axis::linear("calls/s", most),
+        y,
         ..over_time(outcome, lines, None, "")
     };
     drawn(chart, "Nothing was sent.")
