@@ -215,7 +215,7 @@ fn throughput(outcome: &Outcome) -> String {
     let (most, fewest) = (greatest(peaks()), peaks().fold(f64::MAX, f64::min));
     // Few carts among many queries would all lie on the base line.
     let y = match most > fewest * SPREAD_MAX {
-        true => Axis::log("calls/s, by order of magnitude", 1.0, most),
+        true => Axis::log("calls/s", 1.0, most),
         false => Axis::linear("calls/s", most),
     };
     let chart = Chart {
