@@ -1,26 +1,58 @@
-//! An open-loop load generator for Sellable that knows the public contract and nothing else.
+//! Will it hold on the day? An open-loop load generator for Sellable that knows the public contract
+//! and nothing else.
 //!
 //! | where | what |
 //! |---|---|
 //! | [`cli`] | options, exit codes, wiring |
-//! | [`schedule`] | when each call is due |
-//! | [`queries`] | what each call asks |
+//! | [`scenario`] | what a run does, as a TOML file; those that come with the program |
+//! | [`catalogue`], [`replay`] | SKUs, locations, stock and rules; recorded movements |
+//! | [`plan`] | which call is due when: a function of the scenario and its seed |
+//! | [`pacer`], [`ramps`], [`schedule`] | keeps the time |
+//! | [`session`], [`drive`], [`orders`] | sets a server up, carries the plan out |
+//! | [`account`], [`verify`], [`findings`] | the own books, and the server's against them |
+//! | [`measure`], [`latency`] | counts and latencies, in all and over time |
+//! | [`outcome`], [`report`] | what came of it, for terminals, scripts and as a web page |
+//! | [`capacity`], [`process`] | the highest rate that holds; servers started for that |
+//! | [`queries`] | the smallest load: queries of one channel at one rate |
 //! | [`server`] | which address may be loaded, and the connections to it |
-//! | [`run`] | sends each call when it is due, and waits for what is under way |
-//! | [`report`] | what came of it |
-//! | [`random`] | numbers that stay the same for a seed |
+//! | [`random`], [`zipf`], [`words`] | numbers that stay the same for a seed; how they are written |
 //!
-//! Two invariants: a call's latency counts from the time at which it was *due*, so a server that
-//! stalls cannot hide the callers it would have kept waiting; and every call that was due is in
-//! the report, as answered, failed or dropped.
+//! Invariants:
+//!
+//! - A call's latency counts from the time at which it was *due*, so a server that stalls cannot
+//!   hide the callers it would have kept waiting.
+//! - Every call that was due is in the report, as answered, failed or dropped.
+//! - What is planned depends on the scenario and its seed, and never on an answer.
+//! - A write whose outcome is unknown is asked about again, with the same id, until it is known; so
+//!   the own books are exact, and whatever differs from them is the server's.
 
+pub mod account;
+pub mod capacity;
+pub mod catalogue;
 pub mod cli;
+pub mod drive;
+pub mod findings;
+pub mod latency;
+pub mod measure;
+pub mod orders;
+pub mod outcome;
+pub mod pacer;
+pub mod plan;
+pub mod process;
 pub mod queries;
+pub mod ramps;
 pub mod random;
+pub mod replay;
 pub mod report;
-pub mod run;
+pub mod scenario;
 pub mod schedule;
 pub mod server;
+pub mod session;
+#[cfg(test)]
+mod stub;
+pub mod verify;
+pub mod words;
+pub mod zipf;
 
 /// The public contract, generated from `proto/sellable/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

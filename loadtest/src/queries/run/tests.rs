@@ -1,6 +1,10 @@
 //! Runs against servers of this process that stall, refuse, or answer wrongly.
 
-use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tonic::{
     Request, Response,
     transport::server::{Server, TcpIncoming},
@@ -12,7 +16,7 @@ use crate::{
         ExplainRequest, ExplainResponse, GetResponse, SkuAvailability,
         availability_server::{Availability, AvailabilityServer},
     },
-    report::{Report, Setup},
+    queries::report::{Report, Setup},
     server::Address,
 };
 

@@ -1,63 +1,38 @@
-//! Options, exit codes, wiring.
+//! `sellable-loadtest queries`: `Availability.Get` at one rate.
 
-use std::{
-    io::Write,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 
+use super::{
+    CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print, stop_at_signal,
+};
 use crate::{
     Failure,
-    queries::{self, Queries, SKUS_PER_CALL_MAX, ZIPF_MAX},
-    report::{Report, Setup},
-    run::{self, Limits, Progress, Stop},
+    queries::{
+        draw::{self, Queries, SKUS_PER_CALL_MAX},
+        report::{Report, Setup},
+        run::{self, Limits, Progress},
+    },
     schedule::{RATE_MAX, SECONDS_MAX, Schedule},
-    server::Address,
+    zipf::EXPONENT_MAX,
 };
 
-/// Done: every call was answered.
-pub const EXIT_DONE: u8 = 0;
-/// A call failed or was dropped, or the run was interrupted.
-pub const EXIT_FAILED: u8 = 1;
-/// Bad usage or bad input.
-pub const EXIT_USAGE: u8 = 2;
-/// Nobody answers.
-pub const EXIT_UNAVAILABLE: u8 = 4;
-
-const IN_FLIGHT_MAX: u64 = 100_000;
-const CONNECTIONS_MAX: u64 = 1_000;
 const TIMEOUT_SECONDS_MAX: u64 = 3_600;
-const REDRAW: Duration = Duration::from_millis(200);
 
-const AFTER_HELP: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples, against `sellable demo --json > demo.json`:
   jq -r '.answers[].sku' demo.json > skus.txt
-  sellable-loadtest --channel web --skus skus.txt --skus-per-call 5 --rate 2000
-  jq -r '.answers[].sku' demo.json | sellable-loadtest --channel web --skus - --skus-per-call 1 --json
+  sellable-loadtest queries --channel web --skus skus.txt --skus-per-call 5 --rate 2000
+  jq -r '.answers[].sku' demo.json | sellable-loadtest queries --channel web --skus - --skus-per-call 1 --json";
 
-Exit codes:
-  0  every call was answered
-  1  a call failed or was dropped, or the run was interrupted
-  2  bad usage or bad input
-  4  no server, or one that cannot answer now";
-
-/// Open-loop load on the queries of a Sellable server: calls are sent when they are due, whether or
-/// not earlier ones have been answered, and latencies count from when each call was due.
-#[derive(Debug, Clone, Parser)]
-#[command(version, after_help = AFTER_HELP)]
-pub struct Cli {
-    /// Where the server answers
-    #[arg(long, default_value = "http://127.0.0.1:7420", value_name = "URL")]
-    server: String,
-    /// Put load on a server that is not on this machine
-    #[arg(long)]
-    allow_remote: bool,
+/// How queries are sent.
+#[derive(Debug, Clone, Args)]
+pub(super) struct QueriesArgs {
+    #[command(flatten)]
+    target: Target,
     /// Channel to ask for
     #[arg(long)]
     channel: String,
@@ -94,80 +69,43 @@ pub struct Cli {
     /// Another seed, other times and other SKUs
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The report as one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 fn exponent(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(exponent) if (0.0..=ZIPF_MAX).contains(&exponent) => Ok(exponent),
-        _ => Err(format!("it takes a number from 0 to {ZIPF_MAX}")),
+        Ok(exponent) if (0.0..=EXPONENT_MAX).contains(&exponent) => Ok(exponent),
+        _ => Err(format!("it takes a number from 0 to {EXPONENT_MAX}")),
     }
 }
 
-/// Runs, prints the report on stdout, and gives the exit code.
-pub fn run(cli: Cli) -> ExitCode {
-    let json = cli.json;
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
-        .and_then(|runtime| runtime.block_on(load(cli)))
-        .and_then(|report| print(&report, json));
-    match ended {
-        Ok(exit) => ExitCode::from(exit),
-        Err(failure) if json => {
-            let error = json!({
-                "exit_code": failure.exit,
-                "message": failure.message,
-                "next": failure.hint,
-            });
-            eprintln!("{}", json!({ "error": error }));
-            ExitCode::from(failure.exit)
-        }
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit)
-        }
-    }
-}
-
-fn print(report: &Report, json: bool) -> Result<u8, Failure> {
-    let mut text = if json {
-        serde_json::to_string(report)
+/// Runs, and prints the report.
+pub(super) async fn run(args: QueriesArgs, json: bool) -> Result<Exit, Failure> {
+    let report = load(args).await?;
+    let text = if json {
+        serde_json::to_string(&report)
             .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
+            + "\n"
     } else {
         report.to_text()
     };
-    if json {
-        text.push('\n');
-    }
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?;
+    print(&text)?;
     Ok(if report.is_clean() {
-        EXIT_DONE
+        Exit::Done
     } else {
-        EXIT_FAILED
+        Exit::Failed
     })
 }
 
-async fn load(cli: Cli) -> Result<Report, Failure> {
+async fn load(cli: QueriesArgs) -> Result<Report, Failure> {
     // Before anything is read or opened.
-    let address = Address::parse(&cli.server)?;
-    if !cli.allow_remote {
-        address.ensure_loopback().await?;
-    }
+    let address = cli.target.address().await?;
     // Their ranges let these three fit.
     let (skus_per_call, connections, in_flight) = (
         cli.skus_per_call as usize,
         cli.connections as usize,
         cli.in_flight as usize,
     );
-    let skus = queries::read_skus(&cli.skus)?;
+    let skus = draw::read_skus(&cli.skus)?;
     let mut first = Queries::new(
         cli.channel.clone(),
         skus.clone(),
@@ -206,23 +144,6 @@ async fn load(cli: Cli) -> Result<Report, Failure> {
     Ok(Report::new(setup, sent, &tally))
 }
 
-/// Holds when the first Ctrl-C came; a second one ends the process as if there were no first.
-fn stop_at_signal() -> Stop {
-    let (stop, stopped) = watch::channel(None);
-    tokio::spawn(async move {
-        // Without signals there is no stop, and the run ends by itself.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.send_replace(Some(Instant::now()));
-        } else {
-            stop.closed().await;
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
-    });
-    stopped
-}
-
 /// The progress bar; only on a terminal.
 struct Bar {
     bar: ProgressBar,
@@ -257,38 +178,25 @@ impl Bar {
     }
 }
 
-fn now() -> String {
-    let mut now = prost_types::Timestamp::from(SystemTime::now());
-    now.nanos = 0;
-    now.to_string()
-}
-
-fn host() -> String {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{} {}, {processors} processors",
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::Parser;
 
     use super::*;
+    use crate::cli::{Cli, Command, EXIT_USAGE};
 
-    #[test]
-    fn options_are_sound() {
-        Cli::command().debug_assert();
+    fn args(more: &[&str]) -> Result<QueriesArgs, clap::Error> {
+        let base = ["sellable-loadtest", "queries", "--channel=web"];
+        let cli = Cli::try_parse_from(base.iter().chain(more))?;
+        match cli.command {
+            Command::Queries(args) => Ok(args),
+            _ => unreachable!("`queries` was named"),
+        }
     }
 
     #[test]
     fn options_have_their_limits() {
-        let parse = |more: &[&str]| {
-            let base = ["sellable-loadtest", "--channel", "web", "--skus", "-"];
-            Cli::try_parse_from(base.iter().chain(more)).map(|_| ())
-        };
+        let parse = |more: &[&str]| args(&[&["--skus=-"], more].concat());
         assert!(parse(&[]).is_ok());
         for bad in [
             ["--rate", "0"],
@@ -306,21 +214,9 @@ mod tests {
         assert!(parse(&["--zipf", "0"]).is_ok());
     }
 
-    #[test]
-    fn every_exit_code_is_documented() {
-        for exit in [EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE] {
-            assert!(AFTER_HELP.contains(&format!("\n  {exit}  ")));
-        }
-    }
-
     #[tokio::test]
     async fn a_remote_server_is_refused_before_anything_is_read() {
-        let cli = Cli::parse_from([
-            "sellable-loadtest",
-            "--channel=web",
-            "--skus=/nowhere",
-            "--server=10.0.0.1:7420",
-        ]);
+        let cli = args(&["--skus=/nowhere", "--server=10.0.0.1:7420"]).expect("options");
         let failure = load(cli).await.expect_err("remote");
         assert_eq!(failure.exit, EXIT_USAGE);
         assert!(failure.hint.contains("--allow-remote"));

@@ -2,77 +2,17 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
-use tonic::{Code, Status};
+use tonic::Status;
+
+use crate::{
+    latency::{Latencies, Percentiles},
+    pacer::Sent,
+    words::{code_name, number},
+};
 
 /// Code of an answer that has not one item for each SKU.
 pub const WRONG_ANSWER: &str = "WRONG_ANSWER";
-
-/// Longest latency that is told apart, in nanoseconds: an hour.
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-/// Latencies are kept to three digits.
-const DIGITS: u8 = 3;
-
-/// Latencies, in nanoseconds.
-#[derive(Debug, Clone)]
-pub struct Latencies(Histogram<u64>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS);
-        Self(histogram.expect("the bounds are constants that it takes"))
-    }
-}
-
-impl Latencies {
-    /// Counts one.
-    pub fn record(&mut self, latency: Duration) {
-        let ns = u64::try_from(latency.as_nanos()).unwrap_or(LATENCY_NS_MAX);
-        self.0.saturating_record(ns);
-    }
-
-    /// Adds those of another.
-    pub fn add(&mut self, other: &Self) {
-        self.0
-            .add(&other.0)
-            .expect("all histograms have the same bounds");
-    }
-
-    /// The percentiles that so many latencies can tell.
-    pub fn percentiles(&self) -> Percentiles {
-        // One in a thousand is an estimate only if there are a thousand; with fewer, the number
-        // would be the maximum under another name.
-        let at = |quantile: f64, one_in: u64| {
-            (self.0.len() >= one_in).then(|| self.0.value_at_quantile(quantile))
-        };
-        Percentiles {
-            p50: at(0.5, 2),
-            p90: at(0.9, 10),
-            p99: at(0.99, 100),
-            p99_9: at(0.999, 1_000),
-            p99_99: at(0.9999, 10_000),
-            max: at(1.0, 1),
-        }
-    }
-}
-
-/// Percentiles in nanoseconds; one is absent if there are too few values to tell it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Percentiles {
-    /// Half are at most this.
-    pub p50: Option<u64>,
-    /// All but one in 10.
-    pub p90: Option<u64>,
-    /// All but one in 100.
-    pub p99: Option<u64>,
-    /// All but one in 1,000.
-    pub p99_9: Option<u64>,
-    /// All but one in 10,000.
-    pub p99_99: Option<u64>,
-    /// The greatest.
-    pub max: Option<u64>,
-}
 
 /// Failures of one code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,18 +78,6 @@ impl Tally {
     }
 }
 
-/// Name of a code as the contract writes it: `NOT_FOUND`.
-pub fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
-}
-
 /// What was run: all that it takes to run it again.
 #[derive(Debug, Clone, Serialize)]
 pub struct Setup {
@@ -212,19 +140,6 @@ pub struct Report {
     pub latency_ns: Percentiles,
     /// Part of it that passed before the call was handed to its connection, of all calls sent.
     pub send_delay_ns: Percentiles,
-}
-
-/// What the sending side knows when the last call has been sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Calls sent.
-    pub sent: u64,
-    /// Calls that were due and never sent.
-    pub dropped: u64,
-    /// Calls that had to wait for the limit of calls in flight.
-    pub held_back: u64,
-    /// When sending was stopped, if it was.
-    pub interrupted: Option<Duration>,
 }
 
 impl Report {
@@ -387,19 +302,6 @@ fn milliseconds(ns: Option<u64>) -> String {
     }
 }
 
-/// A number with its thousands parted.
-fn number(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,43 +330,6 @@ mod tests {
             ns.abs_diff(expected) * 1_000 <= expected,
             "{ns}, expected {expected}"
         );
-    }
-
-    #[test]
-    fn percentiles_are_right_to_three_digits() {
-        let mut latencies = Latencies::default();
-        for n in 1..=10_000 {
-            latencies.record(Duration::from_micros(n));
-        }
-        let found = latencies.percentiles();
-        assert_near(found.p50, 5_000_000);
-        assert_near(found.p90, 9_000_000);
-        assert_near(found.p99, 9_900_000);
-        assert_near(found.p99_9, 9_990_000);
-        assert_near(found.p99_99, 9_999_000);
-        assert_near(found.max, 10_000_000);
-    }
-
-    #[test]
-    fn a_percentile_that_cannot_be_told_is_not_told() {
-        let mut latencies = Latencies::default();
-        assert_eq!(latencies.percentiles().max, None);
-        for _ in 0..999 {
-            latencies.record(Duration::from_millis(1));
-        }
-        let found = latencies.percentiles();
-        assert!(found.p99.is_some() && found.max.is_some());
-        assert_eq!((found.p99_9, found.p99_99), (None, None));
-        latencies.record(Duration::from_millis(1));
-        assert!(latencies.percentiles().p99_9.is_some());
-    }
-
-    #[test]
-    fn latencies_beyond_the_scale_count_as_its_end() {
-        let mut latencies = Latencies::default();
-        latencies.record(Duration::from_secs(90_000));
-        latencies.record(Duration::ZERO);
-        assert_near(latencies.percentiles().max, LATENCY_NS_MAX);
     }
 
     #[test]
@@ -554,12 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers_are_as_people_write_them() {
-        assert_eq!(code_name(Code::ResourceExhausted), "RESOURCE_EXHAUSTED");
-        assert_eq!(code_name(Code::Ok), "OK");
-        assert_eq!(number(0), "0");
-        assert_eq!(number(999), "999");
-        assert_eq!(number(1_234_567), "1,234,567");
+    fn milliseconds_have_three_digits() {
         assert_eq!(milliseconds(Some(1_234_567)), "1.235");
         assert_eq!(milliseconds(None), "-");
     }

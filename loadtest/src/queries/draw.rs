@@ -6,22 +6,21 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-use crate::{Failure, proto::GetRequest, random::Random};
+use crate::{
+    Failure,
+    proto::GetRequest,
+    random::Random,
+    zipf::{RANKS_MAX as SKUS_MAX, Zipf},
+};
 
 /// Most SKUs of one call, by the contract.
 pub const SKUS_PER_CALL_MAX: usize = 1_000;
 /// Longest SKU, in bytes, by the contract.
 pub const SKU_BYTES_MAX: usize = 100;
-/// Most SKUs of a list, so that a wrong file does not fill the memory.
-pub const SKUS_MAX: usize = 10_000_000;
-/// Steepest popularity: beyond it, one SKU would be nearly all.
-pub const ZIPF_MAX: f64 = 5.0;
 
 /// How often a SKU that is in the call already is drawn anew before its neighbor is taken.
 const REDRAWS_MAX: u32 = 16;
 const STREAM: u128 = 0x0A5C;
-
-const _: () = assert!(SKUS_MAX < u32::MAX as usize);
 
 /// Reads the SKUs of a file, or of stdin if it is named `-`.
 ///
@@ -71,53 +70,6 @@ pub fn parse_skus(input: impl BufRead, name: &str) -> Result<Vec<String>, Failur
             .hint("the file has one SKU a line, the most popular first"));
     }
     Ok(skus)
-}
-
-/// Draws ranks by Zipf's law: rank r (from 1) has a weight of 1 / r^exponent.
-///
-/// An alias table (Vose): a draw takes two numbers and one look, however many ranks there are, so
-/// that drawing stays small beside sending.
-#[derive(Debug)]
-pub struct Zipf {
-    /// By column: below which number the column itself is taken, else its alias.
-    columns: Vec<(u64, u32)>,
-}
-
-impl Zipf {
-    /// For `count` ranks, at least one and at most [`SKUS_MAX`]. An exponent of 0 draws all alike.
-    pub fn new(count: usize, exponent: f64) -> Self {
-        assert!((1..=SKUS_MAX).contains(&count), "{count} ranks");
-        let mut weights: Vec<f64> = (1..=count).map(|r| (r as f64).powf(-exponent)).collect();
-        let mean = weights.iter().sum::<f64>() / count as f64;
-        for weight in &mut weights {
-            *weight /= mean;
-        }
-        // A column that roundings leave over has a weight of 1, as near as can be told.
-        let mut columns: Vec<(u64, u32)> = (0..count as u32).map(|n| (u64::MAX, n)).collect();
-        let (mut small, mut large): (Vec<u32>, Vec<u32>) =
-            (0..count as u32).partition(|n| weights[*n as usize] < 1.0);
-        while let (Some(low), Some(high)) = (small.pop(), large.last().copied()) {
-            let share = weights[low as usize];
-            columns[low as usize] = ((share * u64::MAX as f64) as u64, high);
-            weights[high as usize] -= 1.0 - share;
-            if weights[high as usize] < 1.0 {
-                large.pop();
-                small.push(high);
-            }
-        }
-        Self { columns }
-    }
-
-    /// A rank, from 0.
-    pub fn draw(&self, random: &mut Random) -> usize {
-        let column = random.below(self.columns.len() as u64) as usize;
-        let (own_below, alias) = self.columns[column];
-        if random.number() < own_below {
-            column
-        } else {
-            alias as usize
-        }
-    }
 }
 
 /// The queries of a run.
@@ -208,42 +160,6 @@ mod tests {
 
     fn list(count: usize) -> Vec<String> {
         (0..count).map(|n| format!("SKU-{n}")).collect()
-    }
-
-    fn drawn(count: usize, exponent: f64, draws: usize) -> Vec<usize> {
-        let zipf = Zipf::new(count, exponent);
-        let mut random = Random::new(7, STREAM);
-        let mut counts = vec![0; count];
-        for _ in 0..draws {
-            counts[zipf.draw(&mut random)] += 1;
-        }
-        counts
-    }
-
-    /// Within five standard deviations, which a fixed seed either is or is not.
-    fn assert_near(count: usize, expected: f64) {
-        let off = (count as f64 - expected).abs();
-        assert!(
-            off < 5.0 * expected.sqrt(),
-            "{count}, expected {expected:.0}"
-        );
-    }
-
-    #[test]
-    fn every_rank_is_drawn_as_often_as_its_weight_says() {
-        let draws = 400_000;
-        for exponent in [0.0, 0.5, 1.0, 1.5] {
-            let weights: Vec<f64> = (1..=50).map(|r| f64::from(r).powf(-exponent)).collect();
-            let sum: f64 = weights.iter().sum();
-            for (count, weight) in drawn(50, exponent, draws).into_iter().zip(&weights) {
-                assert_near(count, draws as f64 * weight / sum);
-            }
-        }
-    }
-
-    #[test]
-    fn one_rank_is_always_drawn() {
-        assert_eq!(drawn(1, 1.0, 100), [100]);
     }
 
     #[test]
