@@ -1,6 +1,7 @@
 //! The service: wiring, the order in which things start, and the order in which they stop.
 
 mod files;
+mod webhooks;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -88,6 +89,14 @@ pub enum AppError {
         /// Why.
         error: PostError,
     },
+    /// The file of webhooks cannot be read, what it says is wrong, or it cannot be done here.
+    #[error("the webhooks in {path} (`feeds.webhooks_file`): {reason}")]
+    Webhooks {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A server ended by itself.
     #[error("the server failed: {0}")]
     Server(String),
@@ -121,6 +130,7 @@ pub async fn run(
     let files = Files::of(&config);
     // Before anything is opened: a typing error should not cost a start.
     files.check()?;
+    let webhooks = webhooks::read(&config)?;
     let log = open_log(&config).await?;
     let instance = Instance::start(log, &instance_options(&config, cores)).await?;
 
@@ -128,6 +138,7 @@ pub async fn run(
     // Before anybody can ask.
     instance.set_rules_pending(!files.is_empty());
     let feeds = Feeds::start(&instance, feed_options(&config));
+    let webhooks = webhooks::start(&feeds, &config, webhooks)?;
     let probe = Probe::new(&instance, &feeds, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
@@ -176,10 +187,13 @@ pub async fn run(
     probe.drain();
     set_health(&health, ServingStatus::NotServing).await;
     stop.send_replace(true);
+    let grace = Duration::from_millis(config.drain_grace_ms);
     // Streams do not end by themselves.
     feeds.stop();
-    let grace = Duration::from_millis(config.drain_grace_ms);
-    if tokio::time::timeout(grace, &mut grpc_server).await.is_err() {
+    let ending = tokio::time::timeout(grace, &mut grpc_server);
+    // Webhooks, too, while the log still takes how far they got.
+    let (ended_in_time, ()) = tokio::join!(ending, webhooks.stop(grace));
+    if ended_in_time.is_err() {
         tracing::warn!(
             ?grace,
             "calls under way did not end in time; they are cut off"

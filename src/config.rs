@@ -287,6 +287,10 @@ settings! {
     feeds_nats_max_age_hours: u64 = "feeds.nats_max_age_hours",
         Kind::Integer { min: 1, max: 8_760, unit: "hours" }, "24", None;
 
+    /// Webhooks (TOML): to which receivers what a channel may sell is sent over HTTP, and how. Read at
+    /// the start. Empty: none.
+    feeds_webhooks_file: Option<PathBuf> = "feeds.webhooks_file", Kind::OptionalPath, "", None;
+
     /// On SIGTERM: how long calls under way may take to end before they are cut off.
     drain_grace_ms: u64 = "drain.grace_ms",
         Kind::Integer { min: 0, max: 600_000, unit: "ms" }, "10000", None;

@@ -22,8 +22,8 @@ use tokio::{
 use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
-        AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, ParkedList, PostError,
-        ReportBook, ReservationView, Resolved,
+        AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, DeliveryBook, ParkedList,
+        PostError, ReportBook, ReservationView, Resolved,
         decode::Decoder,
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod checkpoints;
+mod deliveries;
 mod exceptions;
 mod feeds;
 pub(crate) mod parts;
@@ -147,6 +148,7 @@ pub struct Instance {
     exceptions: ExceptionsDesk,
     authority: Arc<AuthorityBook>,
     reports: Arc<ReportBook>,
+    deliveries: Arc<DeliveryBook>,
     locations: Arc<Locations>,
     sources: Arc<Sources>,
     shards: usize,
@@ -202,6 +204,7 @@ impl Instance {
             parked,
             authority,
             reports,
+            deliveries,
             tally,
             position,
             time_us,
@@ -262,6 +265,7 @@ impl Instance {
             exceptions,
             authority,
             reports,
+            deliveries,
             locations,
             sources,
             shards: options.shards,

@@ -98,6 +98,30 @@ pub const CLOCK_TOLERANCE_MS_MAX: i64 = 3_600_000;
 /// Snapshots that one instance compares at once.
 pub const COMPARISONS_MAX: usize = 2;
 
+/// Most webhooks in one document.
+pub const WEBHOOKS_MAX: usize = 100;
+/// Most webhooks whose progress the log keeps; more have no effect there.
+pub const WEBHOOKS_KNOWN_MAX: usize = 1_000;
+/// Longest name of a webhook, in bytes.
+pub const WEBHOOK_NAME_BYTES_MAX: usize = 64;
+/// Most numbers in one request of a webhook.
+pub const WEBHOOK_BATCH_ITEMS_MAX: usize = 1_000;
+/// SKUs that wait for one webhook, some 200 bytes each; beyond it no more are taken from the feed,
+/// which conflates them.
+pub const WEBHOOK_PENDING_SKUS_MAX: usize = 250_000;
+/// Bytes that are read of a webhook's answer.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Longest wait that a webhook's `Retry-After` may ask for, in seconds: an hour.
+pub const WEBHOOK_RETRY_AFTER_S_MAX: u64 = 3_600;
+/// Longest lease of a webhook, in milliseconds: ten minutes.
+pub const WEBHOOK_LEASE_MS_MAX: u64 = 600_000;
+/// Dead letters of one webhook; with as many, it gives up no more of them, and stops.
+pub const DEAD_LETTERS_MAX: usize = 10_000;
+/// Dead letters, and others that are settled, in one record of the log.
+pub const DEAD_LETTERS_RECORD_MAX: usize = 1_000;
+/// Longest reason of a dead letter, in bytes.
+pub const DEAD_LETTER_REASON_BYTES_MAX: usize = 512;
+
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
 
@@ -197,3 +221,8 @@ const _: () = assert!(MESSAGE_BYTES_MAX < PARKED_BYTES_MAX);
 // Rules are one record, with a few bytes of framing.
 const _: () = assert!(RULES_BYTES_MAX + ACTOR_BYTES_MAX + NOTE_BYTES_MAX + 100 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);
+// A dead letter has a few numbers, too, and so many SKUs may be settled beside them.
+const _: () = assert!(
+    DEAD_LETTERS_RECORD_MAX * (2 * SKU_BYTES_MAX + DEAD_LETTER_REASON_BYTES_MAX + 64)
+        < RECORD_BYTES_MAX
+);

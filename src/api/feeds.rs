@@ -102,16 +102,24 @@ impl FeedsService for Service {
 
     async fn list_dead_letters(
         &self,
-        _request: Request<pb::ListDeadLettersRequest>,
+        request: Request<pb::ListDeadLettersRequest>,
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
-        Err(Status::not_found("there are no webhooks"))
+        let webhook = request.into_inner().webhook;
+        let dead_letters = self.instance.dead_letters(&webhook);
+        let dead_letters = dead_letters.ok_or_else(|| no_webhook(&webhook))?;
+        Ok(Response::new(pb::ListDeadLettersResponse { dead_letters }))
     }
 
     async fn retry_dead_letters(
         &self,
-        _request: Request<pb::RetryDeadLettersRequest>,
+        request: Request<pb::RetryDeadLettersRequest>,
     ) -> Result<Response<pb::RetryDeadLettersResponse>, Status> {
-        Err(Status::not_found("there are no webhooks"))
+        let pb::RetryDeadLettersRequest { webhook, skus } = request.into_inner();
+        check_count("skus", skus.len())?;
+        let retried = self.instance.retry_dead_letters(&webhook, skus).await;
+        let retried = retried.map_err(|error| status::not_posted(&error))?;
+        let retried = retried.ok_or_else(|| no_webhook(&webhook))?;
+        Ok(Response::new(pb::RetryDeadLettersResponse { retried }))
     }
 }
 
@@ -136,6 +144,10 @@ impl Service {
         let rules = self.instance.view().rulebook().in_force();
         status::unknown_channel(channel, rules.rules.channels().map(|(_, name)| name))
     }
+}
+
+fn no_webhook(webhook: &str) -> Status {
+    Status::not_found(format!("the log knows of no webhook {webhook:?}"))
 }
 
 /// So long it waits at least: what was just published elsewhere is on its way.

@@ -51,6 +51,8 @@ pub enum Kind {
     Rules = 8,
     /// Reports of snapshots that were compared.
     Reports = 9,
+    /// How far webhooks have got, and their dead letters.
+    Deliveries = 10,
     /// Blocks of SKUs; of one shard.
     Blocks = 16,
     /// Followed lines; of one shard.
@@ -69,7 +71,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Meta,
         Kind::Names,
         Kind::Sequencer,
@@ -79,6 +81,7 @@ impl Kind {
         Kind::Parked,
         Kind::Rules,
         Kind::Reports,
+        Kind::Deliveries,
         Kind::Blocks,
         Kind::Lines,
         Kind::Timers,

@@ -83,6 +83,8 @@ impl From<AppError> for Failure {
             AppError::Log(LogError::Setup(_)) => Failure::usage(message),
             AppError::Document { document, .. } => Failure::usage(message)
                 .hint(format!("correct it; `{}` checks it", document.command())),
+            AppError::Webhooks { .. } => Failure::usage(message)
+                .hint("correct it; all of it is read again at the next start"),
             AppError::NotPut { .. } => {
                 Failure::new(Exit::Unavailable, message).hint("start it again")
             }

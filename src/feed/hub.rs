@@ -521,10 +521,14 @@ impl Feeds {
         }
     }
 
-    /// The state of a way of delivery is told, as long as it is there.
+    /// The state of a way of delivery is told, as long as it is there. Once more changes nothing.
     pub fn register(&self, channel: &str, delivery: &Arc<Delivery>) {
-        if let Ok(feed) = self.shared.feed(channel) {
-            feed.lock_deliveries().push(Arc::downgrade(delivery));
+        let Ok(feed) = self.shared.feed(channel) else {
+            return;
+        };
+        let (mut all, own) = (feed.lock_deliveries(), Arc::downgrade(delivery));
+        if !all.iter().any(|other| other.ptr_eq(&own)) {
+            all.push(own);
         }
     }
 

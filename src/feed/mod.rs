@@ -14,6 +14,7 @@ mod recent;
 mod state;
 mod subscription;
 mod update;
+pub mod webhook;
 
 pub use delivery::{Delivery, State, Times, Way};
 pub use hub::{Feeds, Options, SubscribeError};

@@ -10,7 +10,7 @@ use crate::{
         saved::{Broken, Input},
     },
     intake::{
-        AuthorityBook, ParkedList, ReportBook,
+        AuthorityBook, DeliveryBook, ParkedList, ReportBook,
         saving::{self, Restored},
         sequencer::{Pending, Sequencer, State, Tally},
     },
@@ -31,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) parked: Arc<ParkedList>,
     pub(crate) authority: Arc<AuthorityBook>,
     pub(crate) reports: Arc<ReportBook>,
+    pub(crate) deliveries: Arc<DeliveryBook>,
     pub(crate) tally: Arc<Tally>,
     /// The last position that is in it, and the log's time there.
     pub(crate) position: Position,
@@ -54,6 +55,7 @@ impl Parts {
             parked: Arc::new(ParkedList::new(options.parked_kept_max)),
             authority: Arc::default(),
             reports: Arc::default(),
+            deliveries: Arc::default(),
             tally: Arc::default(),
             position: 0,
             time_us: 0,
@@ -77,6 +79,7 @@ impl Parts {
             authority: contents.read_only_one(Kind::Authority)?,
             parked: contents.read_only_one(Kind::Parked)?,
             reports: contents.read_only_one(Kind::Reports)?,
+            deliveries: contents.read_only_one(Kind::Deliveries)?,
             commands: commands
                 .map(|section| contents.read(section))
                 .collect::<Result<_, _>>()?,
@@ -164,6 +167,7 @@ impl Parts {
             parked: Arc::new(known.parked),
             authority: Arc::new(known.authority),
             reports: Arc::new(known.reports),
+            deliveries: Arc::new(known.deliveries),
             tally: Arc::new(known.tally),
             position,
             time_us,
@@ -194,6 +198,7 @@ impl Parts {
             parked: Arc::clone(&self.parked),
             authority: Arc::clone(&self.authority),
             reports: Arc::clone(&self.reports),
+            deliveries: Arc::clone(&self.deliveries),
             locations: Arc::clone(&self.locations),
             sources: Arc::clone(&self.sources),
             tally: Arc::clone(&self.tally),

@@ -4,11 +4,12 @@
 //! reads the log in order and decodes it. [`sequencer`] lets each movement in once and hands it to
 //! the shard of its SKU, and [`commands`] to the shards of their lines. [`authority`] says what a
 //! source may post, [`parked`] keeps what is not applied, and
-//! [`reports`] what came of comparing snapshots.
+//! [`reports`] what came of comparing snapshots, [`deliveries`] how far webhooks have got.
 
 pub mod authority;
 pub(crate) mod commands;
 pub(crate) mod decode;
+pub mod deliveries;
 pub(crate) mod follow;
 pub(crate) mod gather;
 pub mod parked;
@@ -22,6 +23,7 @@ pub use commands::{
     Allocation, CommandOutcome, CommandReceipt, CommandVerdict, Refusal, ReservationView, ShortLine,
 };
 pub(crate) use commands::{allocation, short_lines};
+pub use deliveries::{DeadLetter, DeliveryBook, Reported, Standing, Standings};
 pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;
 pub use parked::{Parked, ParkedList};

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{
     authority::AuthorityBook,
     commands::Commands,
+    deliveries::DeliveryBook,
     parked::{self, ParkedList},
     reports::ReportBook,
     sequencer::{Sequencer, State, Stopped, Tally},
@@ -86,6 +87,8 @@ impl Sequencer {
         outlet.put_later(move || (Label::of(Kind::Parked), parked.into_bytes()));
         let reports = self.reports.begin_saving();
         outlet.put_later(move || (Label::of(Kind::Reports), reports().into_bytes()));
+        let deliveries = self.deliveries.begin_saving();
+        outlet.put_later(move || (Label::of(Kind::Deliveries), deliveries().into_bytes()));
         state.saving = Some(outlet);
 
         // What the last shard to finish a position makes known is known up to here, and no further.
@@ -141,6 +144,7 @@ pub(crate) struct Restoring {
     pub(crate) authority: AuthorityBook,
     pub(crate) parked: ParkedList,
     pub(crate) reports: ReportBook,
+    pub(crate) deliveries: DeliveryBook,
     pub(crate) tally: Tally,
     commands: Commands,
 }
@@ -152,6 +156,7 @@ pub(crate) struct Sections {
     pub(crate) authority: Vec<u8>,
     pub(crate) parked: Vec<u8>,
     pub(crate) reports: Vec<u8>,
+    pub(crate) deliveries: Vec<u8>,
     pub(crate) commands: Vec<Vec<u8>>,
 }
 
@@ -185,6 +190,7 @@ impl Restoring {
             authority: AuthorityBook::load(&mut Input::new(&sections.authority))?,
             parked: ParkedList::load(kept_max, &sections.parked)?,
             reports: ReportBook::load(&mut Input::new(&sections.reports))?,
+            deliveries: DeliveryBook::load(&mut Input::new(&sections.deliveries))?,
             tally,
             commands: Commands::load(horizon, &sections.commands, shards)?,
         })
@@ -212,6 +218,7 @@ pub(crate) struct Known {
     pub(crate) authority: AuthorityBook,
     pub(crate) parked: ParkedList,
     pub(crate) reports: ReportBook,
+    pub(crate) deliveries: DeliveryBook,
     pub(crate) tally: Tally,
 }
 
@@ -235,6 +242,7 @@ impl Restoring {
             authority: self.authority,
             parked: self.parked,
             reports: self.reports,
+            deliveries: self.deliveries,
             tally: self.tally,
         };
         (state, known)

@@ -23,6 +23,7 @@ use super::{
     authority::{AuthorityBook, AuthorityInForce},
     commands::{CommandReceipt, CommandVerdict, Commands, Place, ReservationView},
     decode::{At, Decoded, Facts, Head, Item},
+    deliveries::{DeliveryBook, Reported},
     parked::ParkedList,
     reports::{self, ReportBook},
     resolve::Resolved,
@@ -100,6 +101,8 @@ pub(crate) enum Waiting {
     Document(oneshot::Sender<Position>),
     /// Who decided about an exception.
     Resolve(oneshot::Sender<(Resolved, Position)>),
+    /// Who wrote how far a webhook has got.
+    Delivery(oneshot::Sender<Reported>),
 }
 
 /// Counts that others may read.
@@ -124,6 +127,7 @@ pub(crate) struct Sequencer {
     pub(crate) parked: Arc<ParkedList>,
     pub(crate) authority: Arc<AuthorityBook>,
     pub(crate) reports: Arc<ReportBook>,
+    pub(crate) deliveries: Arc<DeliveryBook>,
     pub(crate) locations: Arc<Locations>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) tally: Arc<Tally>,
@@ -476,10 +480,23 @@ impl Sequencer {
         &self,
         state: &mut State,
         at: At,
-        _progress: pb::DeliveryProgress,
+        progress: pb::DeliveryProgress,
     ) -> Result<(), Stopped> {
         self.advance(state, at);
-        self.nothing(&self.completion(state, Vec::new()))
+        let (instance, _) = at.origin;
+        // Before the position is reached, so that who waits for that finds it.
+        let reported = self
+            .deliveries
+            .take(progress, instance, state.admission.now_us());
+        let mut effects = Vec::new();
+        if let Some(Waiting::Delivery(caller)) = self.waiting_for(Some(at.origin)) {
+            // Who gave up waiting looks into the book.
+            let tell = move || {
+                let _ = caller.send(reported);
+            };
+            effects.push(Effect::Tell(Box::new(tell)));
+        }
+        self.nothing(&self.completion(state, effects))
     }
 
     /// Published numbers are to be delivered once more.

@@ -45,6 +45,7 @@ impl Document {
 const GRAMMAR: Grammar = Grammar {
     name: "authority",
     section: "source",
+    has_groups: true,
     section_max: limits::AUTHORITY_SOURCES_MAX,
     twice: |path| match path {
         ["source", source] => Some(Twice {

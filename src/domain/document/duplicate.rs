@@ -9,16 +9,16 @@ use toml::de::{DeTable, DeValue};
 use super::finding::{Lines, join};
 
 /// What is said of a table or key that is defined twice.
-pub(in crate::domain) struct Twice {
+pub(crate) struct Twice {
     /// What it is, e.g. "the channel `web`".
-    pub(in crate::domain) what: String,
+    pub(crate) what: String,
     /// What to do about it; may be empty.
-    pub(in crate::domain) advice: String,
+    pub(crate) advice: String,
 }
 
 impl Twice {
     /// Without advice.
-    pub(in crate::domain) fn just(what: String) -> Self {
+    pub(crate) fn just(what: String) -> Self {
         Self {
             what,
             advice: String::new(),

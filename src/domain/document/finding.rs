@@ -132,7 +132,7 @@ pub(super) fn settle(mut findings: Vec<Finding>) -> (Vec<Finding>, usize) {
 }
 
 /// Appends a key to a path, in quotes where TOML wants them.
-pub(in crate::domain) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     let bare = !key.is_empty()
         && key
             .bytes()
@@ -162,7 +162,7 @@ pub(super) fn closest<'n>(
 }
 
 /// ` (did you mean `…`?)` for the [`closest`], if there is one; otherwise nothing.
-pub(in crate::domain) fn hint<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn hint<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     closest(wrong, names).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 

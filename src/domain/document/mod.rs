@@ -1,7 +1,8 @@
-//! What the TOML documents that people write have in common: channel rules and source authority.
+//! What the TOML documents that people write have in common: channel rules, source authority,
+//! webhooks.
 //!
-//! A document has `[groups]`, lists of locations, and one other table, whose entries name groups
-//! and locations. It is read whole, and every finding names its line and key.
+//! A document has one table of its own, and most have `[groups]`, lists of locations, which the
+//! entries of that table name. It is read whole, and every finding names its line and key.
 
 mod duplicate;
 mod finding;
@@ -12,7 +13,7 @@ mod reader;
 pub use finding::{DocumentError, Finding, Warning};
 pub use pattern::Pattern;
 
-pub(super) use duplicate::Twice;
-pub(super) use finding::{hint, join};
+pub(crate) use duplicate::Twice;
+pub(crate) use finding::{hint, join};
 pub(super) use places::{Entry, Group, Map, Places, unmatched, unseen};
-pub(super) use reader::{Grammar, Reader, Value, read};
+pub(crate) use reader::{Grammar, Reader, Value, read};

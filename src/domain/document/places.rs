@@ -14,14 +14,14 @@ pub(in crate::domain) type Map<V> = HashMap<Box<str>, V, BuildHasherDefault<Defa
 
 /// A named list of locations.
 #[derive(Debug, Clone)]
-pub(in crate::domain) struct Group {
-    pub(in crate::domain) name: String,
-    pub(in crate::domain) members: Vec<Entry>,
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) members: Vec<Entry>,
 }
 
 /// An entry of a list of locations.
 #[derive(Debug, Clone)]
-pub(in crate::domain) struct Entry {
+pub(crate) struct Entry {
     pub(super) target: Target,
     pub(super) place: Place,
     /// The key of the list.

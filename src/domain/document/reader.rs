@@ -18,35 +18,37 @@ use crate::domain::movement;
 use crate::limits;
 
 /// A key, with its place.
-pub(in crate::domain) type Key<'i> = Spanned<DeString<'i>>;
+pub(crate) type Key<'i> = Spanned<DeString<'i>>;
 /// A value, with its place.
-pub(in crate::domain) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// What one kind of document has for itself.
-pub(in crate::domain) struct Grammar {
+pub(crate) struct Grammar {
     /// What it is called, as in "the rules document".
-    pub(in crate::domain) name: &'static str,
-    /// Its table beside `groups`; also what an entry of that is called.
-    pub(in crate::domain) section: &'static str,
+    pub(crate) name: &'static str,
+    /// Its table; also what an entry of that is called.
+    pub(crate) section: &'static str,
+    /// Whether it has `groups` beside that.
+    pub(crate) has_groups: bool,
     /// Most entries of that table.
-    pub(in crate::domain) section_max: usize,
+    pub(crate) section_max: usize,
     /// What is said of a table or key that is defined twice, if there is more to say than its key.
-    pub(in crate::domain) twice: fn(&[&str]) -> Option<Twice>,
+    pub(crate) twice: fn(&[&str]) -> Option<Twice>,
 }
 
 /// What a document has.
-pub(in crate::domain) struct Contents<T> {
+pub(crate) struct Contents<T> {
     /// In order of name.
-    pub(in crate::domain) groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
     /// What was made of the entries of its section, in the order written.
-    pub(in crate::domain) entries: Vec<T>,
+    pub(crate) entries: Vec<T>,
 }
 
 /// Reads a document; `entry` makes something of each entry of its section.
 ///
 /// # Errors
 /// Every error that can be found.
-pub(in crate::domain) fn read<T>(
+pub(crate) fn read<T>(
     text: &str,
     grammar: &'static Grammar,
     mut entry: impl FnMut(&mut Reader<'_>, &Key<'_>, &Value<'_>) -> Option<T>,
@@ -93,7 +95,7 @@ pub(in crate::domain) fn read<T>(
 }
 
 /// Keeps what is found while a document is read.
-pub(in crate::domain) struct Reader<'t> {
+pub(crate) struct Reader<'t> {
     grammar: &'static Grammar,
     lines: Lines<'t>,
     errors: Vec<Finding>,
@@ -128,12 +130,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(in crate::domain) fn error(
-        &mut self,
-        span: Range<usize>,
-        path: &str,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn error(&mut self, span: Range<usize>, path: &str, message: impl Into<String>) {
         let finding = self.finding(span, path, message.into());
         if !self.broken_lines.contains(&finding.line) {
             self.errors.push(finding);
@@ -141,29 +138,19 @@ impl<'t> Reader<'t> {
     }
 
     /// An error that something is missing; in a broken document it may merely be unreadable.
-    pub(in crate::domain) fn absence(
-        &mut self,
-        span: Range<usize>,
-        path: &str,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn absence(&mut self, span: Range<usize>, path: &str, message: impl Into<String>) {
         if self.broken_lines.is_empty() {
             self.error(span, path, message);
         }
     }
 
-    pub(in crate::domain) fn warn(
-        &mut self,
-        span: Range<usize>,
-        path: &str,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn warn(&mut self, span: Range<usize>, path: &str, message: impl Into<String>) {
         let finding = self.finding(span, path, message.into());
         self.warnings.push(finding);
     }
 
     /// Whether another error may still be listed. What is costly to say is said only then.
-    pub(in crate::domain) fn is_worth_a_hint(&self) -> bool {
+    pub(crate) fn is_worth_a_hint(&self) -> bool {
         self.errors.len() < limits::RULES_FINDINGS_MAX
     }
 
@@ -201,14 +188,20 @@ impl<'t> Reader<'t> {
         tree: &'v DeTable<'i>,
     ) -> (Option<&'v DeTable<'i>>, Option<&'v DeTable<'i>>) {
         let own = self.grammar.section;
+        let has_groups = self.grammar.has_groups;
         let (mut groups, mut section) = (None, None);
         for (key, value) in tree {
             match key.get_ref().as_ref() {
-                "groups" => groups = self.table("groups", value),
+                "groups" if has_groups => groups = self.table("groups", value),
                 name if name == own => section = self.table(own, value),
-                other => {
+                other if has_groups => {
                     let hint = hint(other, ["groups", own]);
                     let message = format!("unknown key{hint}; known are `groups` and `{own}`");
+                    self.error(key.span(), &join("", other), message);
+                }
+                other => {
+                    let hint = hint(other, [own]);
+                    let message = format!("unknown key{hint}; known is `{own}` alone");
                     self.error(key.span(), &join("", other), message);
                 }
             }
@@ -272,19 +265,13 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(in crate::domain) fn name(
-        &mut self,
-        span: Range<usize>,
-        path: &str,
-        name: &str,
-        bytes_max: usize,
-    ) {
+    pub(crate) fn name(&mut self, span: Range<usize>, path: &str, name: &str, bytes_max: usize) {
         if let Err(invalid) = movement::text("name", name, bytes_max) {
             self.error(span, path, format!("the name {}", invalid.reason));
         }
     }
 
-    pub(in crate::domain) fn table<'v, 'i>(
+    pub(crate) fn table<'v, 'i>(
         &mut self,
         path: &str,
         value: &'v Value<'i>,
@@ -296,7 +283,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    pub(in crate::domain) fn wrong_type(&mut self, path: &str, value: &Value<'_>, wanted: &str) {
+    pub(crate) fn wrong_type(&mut self, path: &str, value: &Value<'_>, wanted: &str) {
         let is = match value.get_ref() {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) => "a whole number",
@@ -310,7 +297,7 @@ impl<'t> Reader<'t> {
     }
 
     /// The texts of a list, each with its place and none twice.
-    pub(in crate::domain) fn texts<'v>(
+    pub(crate) fn texts<'v>(
         &mut self,
         path: &str,
         value: &'v Value<'_>,
@@ -336,11 +323,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A list of groups, locations and patterns.
-    pub(in crate::domain) fn locations(
-        &mut self,
-        path: &str,
-        value: &Value<'_>,
-    ) -> Option<Vec<Entry>> {
+    pub(crate) fn locations(&mut self, path: &str, value: &Value<'_>) -> Option<Vec<Entry>> {
         self.list(path, value, true)
     }
 

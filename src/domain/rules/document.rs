@@ -76,6 +76,7 @@ const CHANNEL_ONLY: [&str; 2] = ["sources", "override"];
 const GRAMMAR: Grammar = Grammar {
     name: "rules",
     section: "channel",
+    has_groups: true,
     section_max: limits::CHANNELS_MAX,
     twice: |path| match path {
         ["channel", channel] => Some(Twice::just(format!("the channel `{channel}`"))),
