@@ -352,6 +352,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_example_is_sound_and_has_every_key() {
+        let example = include_str!("../../../examples/webhooks.toml");
+        let text = example.replace("/run/secrets/market", "/run/secret");
+        let [market] = &settings(&text)[..] else {
+            panic!("one webhook");
+        };
+        assert_eq!((&*market.name, &*market.channel), ("market", "marketplace"));
+        assert!(market.quota.is_some() && market.headers.len() == 1);
+        let keys = KEYS.iter().filter(|key| !example.contains(**key));
+        assert_eq!(keys.count(), 0);
+    }
+
     fn settings(text: &str) -> Vec<Settings> {
         match read(text, &Known) {
             Ok((settings, _)) => settings,
