@@ -328,28 +328,40 @@ async fn the_state_is_asked_for_and_the_stream_goes_on_after_it() {
     assert!(at >= position);
     assert!((0..SKUS).all(|n| units[&format!("SKU-{n}")] == 1 + n as i64 % 7));
 
-    // What changes afterwards is in the stream, in the same form.
+    // What changes afterwards is in the stream, in the same form. Who writes it begins with the state,
+    // too, once.
+    let context = jetstream::new(connector.clone());
+    let written = |least: u64| {
+        let context = context.clone();
+        async move {
+            patiently(async {
+                loop {
+                    let message = match context.get_stream(STREAM).await {
+                        Ok(stream) => {
+                            let last = stream.get_last_raw_message_by_subject("availability.web");
+                            last.await.ok()
+                        }
+                        Err(_) => None,
+                    };
+                    let event: Option<serde_json::Value> =
+                        message.and_then(|message| serde_json::from_slice(&message.payload).ok());
+                    match event {
+                        Some(event) if event["data"]["position"].as_u64() >= Some(least) => {
+                            break event;
+                        }
+                        _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+            })
+            .await
+        }
+    };
+    written(position).await;
     let last = client
         .post(vec![received("after", "SKU-5", 4, "dc")])
         .await
         .position;
-    let context = jetstream::new(connector.clone());
-    let changed = patiently(async {
-        let stream = context.get_stream(STREAM).await.expect("the stream");
-        loop {
-            let message = stream
-                .get_last_raw_message_by_subject("availability.web")
-                .await;
-            let event: Option<serde_json::Value> = message
-                .ok()
-                .and_then(|message| serde_json::from_slice(&message.payload).ok());
-            match event {
-                Some(event) if event["data"]["position"].as_u64() >= Some(last) => break event,
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    })
-    .await;
+    let changed = written(last).await;
     assert_eq!(changed["type"], "sellable.availability.changes.v1");
     assert_eq!(changed["data"]["numbers"][0]["sku"], "SKU-5");
     assert_eq!(changed["data"]["numbers"][0]["units"], 6 + 4);

@@ -46,6 +46,7 @@ fn a_client_that_knows_no_proto_posts_and_queries() {
     for service in [
         "grpc.health.v1.Health",
         "sellable.v1.Availability",
+        "sellable.v1.Feeds",
         "sellable.v1.Movements",
         "sellable.v1.Operations",
         "sellable.v1.Reconciliation",

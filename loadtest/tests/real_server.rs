@@ -52,11 +52,18 @@ returns = 20
 probes = 20
 "#;
 
-/// The server: the one that `SELLABLE_TEST_SERVER` names, or else built with the tests' profile.
+/// The server: the one that `SELLABLE_TEST_SERVER` names, or else the one beside this program, which a
+/// test run of the workspace has just built, or else one that is built now.
 fn server() -> &'static Path {
     static SERVER: OnceLock<PathBuf> = OnceLock::new();
-    SERVER
-        .get_or_init(|| std::env::var_os("SELLABLE_TEST_SERVER").map_or_else(build, PathBuf::from))
+    SERVER.get_or_init(|| {
+        let beside = Path::new(env!("CARGO_BIN_EXE_sellable-loadtest")).with_file_name("sellable");
+        match std::env::var_os("SELLABLE_TEST_SERVER") {
+            Some(server) => server.into(),
+            None if beside.exists() => beside,
+            None => build(),
+        }
+    })
 }
 
 fn build() -> PathBuf {

@@ -22,9 +22,21 @@ const BUCKETS: usize = 17;
 const FIRST_BUCKET_NS: u64 = 32_000;
 
 /// The calls that are told apart, by their path.
-const METHODS: [(&str, &str); 23] = [
+const METHODS: [(&str, &str); 29] = [
     ("/sellable.v1.Availability/Get", "Availability/Get"),
     ("/sellable.v1.Availability/Explain", "Availability/Explain"),
+    ("/sellable.v1.Feeds/Watch", "Feeds/Watch"),
+    ("/sellable.v1.Feeds/GetState", "Feeds/GetState"),
+    ("/sellable.v1.Feeds/ReportShown", "Feeds/ReportShown"),
+    ("/sellable.v1.Feeds/List", "Feeds/List"),
+    (
+        "/sellable.v1.Feeds/ListDeadLetters",
+        "Feeds/ListDeadLetters",
+    ),
+    (
+        "/sellable.v1.Feeds/RetryDeadLetters",
+        "Feeds/RetryDeadLetters",
+    ),
     ("/sellable.v1.Movements/Post", "Movements/Post"),
     ("/sellable.v1.Movements/PostStream", "Movements/PostStream"),
     ("/sellable.v1.Rules/Get", "Rules/Get"),

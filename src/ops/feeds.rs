@@ -60,7 +60,7 @@ impl Measured {
                 (*bound as f64 / 1e6, own)
             })
             .collect();
-        buckets.push((f64::MAX, count.saturating_sub(before)));
+        buckets.push((f64::INFINITY, count.saturating_sub(before)));
         Self {
             labels,
             seconds,
