@@ -5,7 +5,9 @@
 //! round the same load runs four times: nobody watches; one caller for each channel does; all do; all
 //! do, and ten of them do not read. Told are movements a second, numbers delivered and conflated, and
 //! the time from the append to the log until an update is in the caller's hands, of the oldest change
-//! in it. Memory of a subscriber is that of the server with all of them, less that before they came.
+//! in it. Memory of a subscriber is that of the server with all of them, once each has the state, less
+//! that before they came; and what it grows by under the load, less what it grows by for as many
+//! movements when nobody watches.
 //!
 //! `--subscribers` (1,000), `--skus` (10,000), `--seconds` (5, of each load), `--rounds` (3),
 //! `--connections` (20).
@@ -77,7 +79,10 @@ struct Load {
     delivered: u64,
     conflated: u64,
     latencies: Histogram<u64>,
-    bytes_each: f64,
+    movements: u64,
+    /// Memory of the server: what subscribers took, and what came under the load.
+    bytes_taken: f64,
+    bytes_grown: f64,
 }
 
 async fn run(sizes: &Sizes, rounds: usize) {
@@ -111,15 +116,18 @@ async fn run(sizes: &Sizes, rounds: usize) {
     }
     println!();
     println!(
-        "{:<30} {:>12} {:>14} {:>14} {:>9} {:>9} {:>12}",
+        "{:<30} {:>12} {:>14} {:>14} {:>9} {:>9} {:>12} {:>12}",
         "who watches",
         "movements/s",
         "delivered/s",
         "conflated/s",
         "p50 ms",
         "p99 ms",
-        "bytes each"
+        "bytes each",
+        "under load"
     );
+    let grown = |load: &Load| load.bytes_grown / load.movements as f64;
+    let for_a_movement = support::median(&all[0].iter().map(grown).collect::<Vec<_>>());
     for ((what, subscribers, _), loads) in kinds.iter().zip(&all) {
         let of = |value: &dyn Fn(&Load) -> f64| {
             support::median(&loads.iter().map(value).collect::<Vec<_>>())
@@ -128,7 +136,7 @@ async fn run(sizes: &Sizes, rounds: usize) {
             |quantile| of(&|load: &Load| load.latencies.value_at_quantile(quantile) as f64 / 1e3);
         let of_watchers = |text: String| if *subscribers == 0 { "-".into() } else { text };
         println!(
-            "{what:<30} {:>12} {:>14} {:>14} {:>9} {:>9} {:>12}",
+            "{what:<30} {:>12} {:>14} {:>14} {:>9} {:>9} {:>12} {:>12}",
             support::figure(of(&|load| load.movements_per_s)),
             of_watchers(support::figure(of(
                 &|load| load.delivered as f64 / sizes.seconds as f64
@@ -138,7 +146,13 @@ async fn run(sizes: &Sizes, rounds: usize) {
             ))),
             of_watchers(format!("{:.1}", ms(0.5))),
             of_watchers(format!("{:.1}", ms(0.99))),
-            of_watchers(support::figure(of(&|load| load.bytes_each))),
+            of_watchers(support::figure(of(&|load| {
+                load.bytes_taken / *subscribers as f64
+            }))),
+            of_watchers(support::figure(of(&|load| {
+                let of_movements = for_a_movement * load.movements as f64;
+                (load.bytes_grown - of_movements).max(0.0) / *subscribers as f64
+            }))),
         );
     }
     let pairs = |ours: usize, theirs: usize, value: &dyn Fn(&Load) -> f64| {
@@ -258,6 +272,7 @@ async fn load(
         }
     })
     .await;
+    let taken = server.resident_bytes();
     measure.store(true, Relaxed);
     let (started, posted) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let end = started + Duration::from_secs(sizes.seconds);
@@ -287,7 +302,7 @@ async fn load(
     while posters.join_next().await.is_some() {}
     let elapsed = started.elapsed();
     measure.store(false, Relaxed);
-    let bytes = server.resident_bytes().saturating_sub(before);
+    let grown = server.resident_bytes() as f64 - taken as f64;
     let counted_after = counted(server).await;
     watching.abort_all();
     let mut latencies = Histogram::new(3).expect("valid");
@@ -298,10 +313,12 @@ async fn load(
     drop(measured);
     Load {
         movements_per_s: posted.load(Relaxed) as f64 / elapsed.as_secs_f64(),
+        movements: posted.load(Relaxed),
         delivered: counted_after.0 - counted_before.0,
         conflated: counted_after.1 - counted_before.1,
         latencies,
-        bytes_each: bytes as f64 / subscribers.max(1) as f64,
+        bytes_taken: taken as f64 - before as f64,
+        bytes_grown: grown,
     }
 }
 

@@ -157,6 +157,8 @@ pub const PREFETCH_QUERIES: usize = 32;
 pub const FEED_CUT_CHANGES_MAX: usize = 16 << 10;
 /// Numbers of one update.
 pub const FEED_UPDATE_NUMBERS_MAX: usize = 4_096;
+/// Numbers of one part of a state, one part of the SKUs more or less: each receiver has its own.
+pub const FEED_STATE_NUMBERS_MAX: usize = 1_024;
 /// SKUs that one caller of `Watch` or `ReportShown` may name.
 pub const FEED_SKUS_MAX: usize = 1_000;
 /// Updates of a channel, from different places on, that receivers share until there is a newer one.

@@ -11,7 +11,7 @@ use super::{
     Delivery, Number, Update, UpdateKind,
     hub::{Feed, Shared, rules_change},
 };
-use crate::{limits::FEED_UPDATE_NUMBERS_MAX, log::Position, shard::NotReadable};
+use crate::{limits::FEED_STATE_NUMBERS_MAX, log::Position, shard::NotReadable};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Subscription {
         } else {
             1
         };
-        if *part < parts && numbers.len() < FEED_UPDATE_NUMBERS_MAX {
+        if *part < parts && numbers.len() < FEED_STATE_NUMBERS_MAX {
             let begun = numbers.len();
             let read = if self.skus.is_empty() {
                 view.published_part(channel, *part, |sku, units| {
@@ -240,11 +240,11 @@ impl Subscription {
             }
             *part += 1;
         }
-        let is_last = *part >= parts && numbers.len() <= FEED_UPDATE_NUMBERS_MAX;
-        if numbers.len() < FEED_UPDATE_NUMBERS_MAX && !is_last {
+        let is_last = *part >= parts && numbers.len() <= FEED_STATE_NUMBERS_MAX;
+        if numbers.len() < FEED_STATE_NUMBERS_MAX && !is_last {
             return Ok(None);
         }
-        let rest = numbers.split_off(numbers.len().min(FEED_UPDATE_NUMBERS_MAX));
+        let rest = numbers.split_off(numbers.len().min(FEED_STATE_NUMBERS_MAX));
         let told = std::mem::replace(numbers, rest);
         let (since, until) = (*since, view.begun());
         let position = if is_last { since } else { 0 };
