@@ -132,35 +132,6 @@ pub(super) struct Made {
 }
 
 impl Feed {
-    /// The next update for a receiver that has the changes before a number, and everything up to a
-    /// position: mostly one that was made for others already.
-    pub(super) fn update_from(&self, state: &mut FeedState, from: u64, position: Position) -> Made {
-        if let Some(made) = state.made.get(&from)
-            && made.update.after <= position
-        {
-            return made.clone();
-        }
-        let collected = state.recent.collect(from, FEED_UPDATE_NUMBERS_MAX);
-        let complete_to = collected.complete_to.unwrap_or(state.position);
-        let update = Update::new(
-            UpdateKind::Changes,
-            (&self.channel, &self.log),
-            [position, complete_to.max(position), state.as_of],
-            collected.numbers,
-        );
-        let made = Made {
-            update: Arc::new(update),
-            next_no: collected.next_no,
-            conflated: collected.conflated,
-        };
-        if state.made.len() < FEED_UPDATES_MADE_MAX {
-            state.made.insert(from, made.clone());
-        }
-        made
-    }
-}
-
-impl Feed {
     fn new(channel: &str, shared: &Shared, position: Position) -> Self {
         let grpc = Delivery::new(Way::Grpc, "");
         Self {
@@ -225,6 +196,33 @@ impl Feed {
         state.told = state.position;
         drop(state);
         self.changed.send_modify(|changed| *changed += 1);
+    }
+
+    /// The next update for a receiver that has the changes before a number, and everything up to a
+    /// position: mostly one that was made for others already.
+    pub(super) fn update_from(&self, state: &mut FeedState, from: u64, position: Position) -> Made {
+        if let Some(made) = state.made.get(&from)
+            && made.update.after <= position
+        {
+            return made.clone();
+        }
+        let collected = state.recent.collect(from, FEED_UPDATE_NUMBERS_MAX);
+        let complete_to = collected.complete_to.unwrap_or(state.position);
+        let update = Update::new(
+            UpdateKind::Changes,
+            (&self.channel, &self.log),
+            [position, complete_to.max(position), state.as_of],
+            collected.numbers,
+        );
+        let made = Made {
+            update: Arc::new(update),
+            next_no: collected.next_no,
+            conflated: collected.conflated,
+        };
+        if state.made.len() < FEED_UPDATES_MADE_MAX {
+            state.made.insert(from, made.clone());
+        }
+        made
     }
 
     /// Makes the updates for all who are up to date.

@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 use super::{Delivery, Feeds, Start, State, Update, UpdateKind, Way, json};
 use crate::log::{
     LogError, Position,
-    jetstream::{self, open_context},
+    jetstream::{self, open_context, unavailable},
 };
 
 /// Form of the messages.
@@ -456,10 +456,6 @@ fn parts(update: &Update) -> Vec<Update> {
         return vec![part((0, &[]))];
     }
     chunks.into_iter().enumerate().map(part).collect()
-}
-
-fn unavailable(error: impl std::fmt::Display) -> LogError {
-    LogError::Unavailable(error.to_string())
 }
 
 #[cfg(test)]

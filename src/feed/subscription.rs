@@ -165,12 +165,6 @@ impl Subscription {
         self.conflated
     }
 
-    /// Whether it is up to date as far as is published.
-    pub fn is_up_to_date(&self) -> bool {
-        let newest = self.feed.lock().recent.next_no();
-        matches!(self.phase, Phase::Changes { next_no } if next_no == newest)
-    }
-
     async fn published_up_to(&mut self, position: Position) -> Result<(), Ended> {
         let shared = Arc::clone(&self.shared);
         self.or_ended(async move { shared.published_up_to(position).await })

@@ -297,7 +297,8 @@ fn context(client: Client, options: &Options) -> Context {
     context
 }
 
-fn unavailable(error: impl std::fmt::Display) -> LogError {
+/// The server cannot do that now.
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(error.to_string())
 }
 

@@ -25,7 +25,7 @@ use crate::{
     limits::{SNAPSHOT_CHUNK_LINES, SNAPSHOT_CHUNKS_MAX, SNAPSHOT_COPY_BYTES_MAX},
     log::{
         LogError,
-        jetstream::{self, open_context},
+        jetstream::{self, open_context, unavailable},
     },
     proto::v1::{self as pb, snapshot_header::Moment},
     wire::parse_time,
@@ -134,10 +134,6 @@ async fn consumer(stream: &Stream, settings: &Settings) -> Result<PullConsumer, 
     };
     let consumer = stream.get_or_create_consumer(CONSUMER, config).await;
     consumer.map_err(unavailable)
-}
-
-fn unavailable(error: impl std::fmt::Display) -> LogError {
-    LogError::Unavailable(error.to_string())
 }
 
 /// What an object came to.
