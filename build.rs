@@ -29,28 +29,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().compile_fds(descriptors.clone())?;
 
     // The server of `Movements` once more, with a request that keeps its movements encoded: they
-    // go into the log as they came, so decoding them into owned messages would be for nothing. And
-    // that of `Feeds`, whose updates are encoded once for all who watch a channel.
+    // go into the log as they came, so decoding them into owned messages would be for nothing. That
+    // of `Feeds`, whose updates are encoded once for all who watch a channel. And that of
+    // `Availability`, whose queries and answers are read and written without a string for each SKU.
     let raw = out.join("raw");
     fs::create_dir_all(&raw)?;
     tonic_prost_build::configure()
         .build_client(false)
         .extern_path(".sellable.v1.PostRequest", "crate::api::RawPostRequest")
-        .extern_path(
-            ".sellable.v1.AvailabilityUpdate",
-            "crate::feed::EncodedUpdate",
-        )
+        .extern_path(".sellable.v1.AvailabilityUpdate", "crate::wire::Encoded")
+        .extern_path(".sellable.v1.GetRequest", "crate::wire::query::Query")
+        .extern_path(".sellable.v1.GetResponse", "crate::wire::Encoded")
         .extern_path(".sellable.v1", "crate::proto::v1")
         .out_dir(raw)
         .compile_fds(only_raw(descriptors))?;
     Ok(())
 }
 
-/// The descriptors with no other services than those two.
+/// The descriptors with no other services than those three.
 fn only_raw(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut descriptors.file {
         file.service
-            .retain(|service| matches!(service.name(), "Movements" | "Feeds"));
+            .retain(|service| matches!(service.name(), "Movements" | "Feeds" | "Availability"));
     }
     descriptors
 }

@@ -268,7 +268,8 @@ fn p99(pipeline: &mut Pipeline, queries: usize, work: &mut dyn FnMut(&mut Pipeli
                 let skus: Vec<String> = (0..10)
                     .map(|k| support::sku(n * 10 + k).to_string())
                     .collect();
-                view.read().available(channel, &skus, |_, ats| {
+                let skus = skus.iter().map(String::as_str);
+                view.read().available(channel, skus, |_, ats| {
                     std::hint::black_box(ats);
                 });
                 let _ = times.record(due.elapsed().as_nanos() as u64);

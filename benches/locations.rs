@@ -121,7 +121,7 @@ fn ask(view: &View, skus: &[String]) {
     for cart in skus.chunks(CART) {
         let reading = view.read();
         let channel = reading.rules.rules.channel("app").expect("a channel");
-        reading.available(channel, cart, |_, ats| {
+        reading.available(channel, cart.iter().map(String::as_str), |_, ats| {
             units += ats.expect("a SKU that is there");
         });
     }

@@ -112,7 +112,7 @@ fn main() {
             Arc::new(EmbeddedLog::open(options).expect("the log opens"))
         };
         let (log, bare) = (open("log"), open("bare"));
-        let appends = support::size("appends", app::EMBEDDED_APPENDS_MAX);
+        let appends = support::size("appends", app::EMBEDDED_COMMAND_APPENDS_MAX);
         let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, appends));
         let ours = channels(ours);
         calling.block_on(check(&ours[0]));

@@ -45,12 +45,17 @@ const SERVICES: [&str; 8] = [
 ];
 
 /// Appends under way at once: one syncs while the next is gathered.
-pub const EMBEDDED_APPENDS_MAX: usize = 2;
+const EMBEDDED_APPENDS_MAX: usize = 2;
+/// The same for commands, whose appends are under way until they are decided: so all that come in
+/// meanwhile share the next record, its sync, and every hand-over from thread to thread. With 64
+/// callers on two cores, one record had 29 commands where two at once had 19, and a reservation
+/// took a sixth less processor time (`benches/reserve.rs`).
+pub const EMBEDDED_COMMAND_APPENDS_MAX: usize = 1;
 /// Appends under way at once: each waits for the server's acknowledgement.
 const JETSTREAM_APPENDS_MAX: usize = 64;
-/// The same for commands, of which a record should have many: with 64 callers on two cores, four
-/// gave a median latency of 1.8 ms where 64 gave 2.6 ms (`benches/reserve.rs`).
-pub const JETSTREAM_COMMAND_APPENDS_MAX: usize = 4;
+/// The same for commands, of which a record should have many: with 64 callers on two cores, 64
+/// gave a median latency of 2.6 ms where one to eight gave 1.6 to 1.8 ms (`benches/reserve.rs`).
+pub const JETSTREAM_COMMAND_APPENDS_MAX: usize = 2;
 
 /// Why the service could not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -328,7 +333,7 @@ pub(crate) fn instance_options(config: &Config, cores: usize) -> Options {
             Some(_) => JETSTREAM_APPENDS_MAX,
         },
         command_appends_max: match config.nats_url {
-            None => EMBEDDED_APPENDS_MAX,
+            None => EMBEDDED_COMMAND_APPENDS_MAX,
             Some(_) => JETSTREAM_COMMAND_APPENDS_MAX,
         },
         gather_wait: Duration::from_micros(config.intake_gather_wait_us),

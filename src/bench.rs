@@ -33,7 +33,7 @@ use crate::{
     shard::{
         Audit, View,
         compare::Comparing,
-        worker::{self, Caller, Completion, Job, Work, Writer},
+        worker::{self, Completion, Job, Work, Writer},
     },
 };
 
@@ -244,24 +244,20 @@ impl Pipeline {
         time_us: TimeUs,
         commands: Vec<pb::Command>,
     ) -> Vec<CommandReceipt> {
-        let (callers, mut answers): (Vec<_>, Vec<_>) = commands
-            .iter()
-            .map(|_| {
-                let (answer, told) = oneshot::channel();
-                let caller = Caller { answer, room: None };
-                (caller, told)
-            })
-            .unzip();
-        let waiting = Waiting::Commands(callers);
-        self.sequencer.pending.insert(position, waiting);
+        let (tell, mut told) = oneshot::channel();
+        self.sequencer
+            .pending
+            .insert(position, Waiting::Commands(tell));
         let at = At {
             position,
             time_us,
             origin: (INSTANCE, position),
         };
         self.step(Step::Decoded(Decoded::Commands(at, commands)));
-        let told = |answer: &mut oneshot::Receiver<_>| answer.try_recv().expect("an answer");
-        answers.iter_mut().map(told).collect()
+        let receipts = told.try_recv().expect("receipts").into_iter();
+        receipts
+            .map(|receipt| receipt.expect("an answer"))
+            .collect()
     }
 
     /// Digest and check of the whole state.

@@ -71,7 +71,7 @@ pub struct Options {
     pub record_movements_max: usize,
     /// Appends of movements under way at once.
     pub appends_max: usize,
-    /// Appends of commands under way at once.
+    /// Appends of commands under way at once, each until it is decided.
     pub command_appends_max: usize,
     /// How long a record waits for more movements, once it has one.
     pub gather_wait: Duration,
@@ -240,11 +240,13 @@ impl Instance {
             instance: id,
             tokens: Arc::new(AtomicU64::new(1)),
             pending,
+            failed: failed.clone(),
         };
         let gather = GatherOptions {
             waiting_max: options.waiting_movements_max,
             record_movements_max: options.record_movements_max,
             appends_max: options.appends_max,
+            until_applied: false,
             wait: options.gather_wait,
         };
         let instance = Arc::new(Self {
@@ -257,6 +259,7 @@ impl Instance {
                 GatherOptions {
                     waiting_max: options.waiting_commands_max,
                     appends_max: options.command_appends_max,
+                    until_applied: true,
                     ..gather
                 },
             ),
@@ -341,11 +344,7 @@ impl Instance {
     /// See [`PostError`]. Posting again is always safe.
     pub async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
         self.check_writable()?;
-        let mut failed = self.failed.clone();
-        tokio::select! {
-            receipt = self.gatherer.post(movements) => receipt,
-            _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
-        }
+        self.gatherer.post(movements).await
     }
 
     /// Writes an encoded `Command`, which was checked, into the log, and waits until it is
@@ -355,11 +354,7 @@ impl Instance {
     /// See [`PostError`]. Sending the same again is always safe.
     pub async fn command(&self, command: Bytes) -> Result<CommandReceipt, PostError> {
         self.check_writable()?;
-        let mut failed = self.failed.clone();
-        let mut receipts = tokio::select! {
-            receipts = self.commands.send(vec![command]) => receipts?,
-            _ = failed.wait_for(Option::is_some) => return Err(PostError::Stopping),
-        };
+        let mut receipts = self.commands.send(vec![command]).await?;
         Ok(receipts.pop().expect("one command has one receipt"))
     }
 
@@ -595,6 +590,7 @@ impl Instance {
             }
         });
         joined.await.expect("joining does not panic");
+        self.writer.pending.close();
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.close().await;
         }
@@ -623,6 +619,7 @@ impl Drop for Instance {
     fn drop(&mut self) {
         self.follower.abort();
         self.lock_tasks().drain(..).for_each(|task| task.abort());
+        self.writer.pending.close();
     }
 }
 

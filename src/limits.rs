@@ -150,8 +150,10 @@ pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;
+/// Commands whose cache misses overlap; most have a few lines.
+pub const PREFETCH_COMMANDS: usize = 16;
 /// SKUs of a query whose cache misses overlap.
-pub const PREFETCH_QUERIES: usize = 32;
+pub const PREFETCH_QUERIES: usize = 64;
 
 /// Changes of published numbers that a shard hands over at once: some milliseconds of its time.
 pub const FEED_CUT_CHANGES_MAX: usize = 16 << 10;
@@ -188,6 +190,8 @@ pub const OUTLET_BYTES_MAX: usize = 64 << 20;
 
 /// Size of one file of the embedded log, in bytes; `trim` frees whole files.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes of a file of the embedded log that get their blocks on the disk at once.
+pub const ALLOCATED_BYTES: usize = 64 << 10;
 /// Most records that the embedded log writes with one sync.
 pub const GROUP_RECORDS_MAX: usize = 1_024;
 /// Most bytes that the embedded log writes with one sync, one record more or less.

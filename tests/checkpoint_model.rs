@@ -305,7 +305,7 @@ fn alike(left: &mut Way, right: &mut Way) -> Result<(), String> {
         }
         let ats = |reading: &sellable::shard::Reading<'_>| {
             let mut all = Vec::new();
-            reading.available(channel, &SKUS, |_, ats| all.push(ats));
+            reading.available(channel, SKUS.into_iter(), |_, ats| all.push(ats));
             all
         };
         equal(name, &ats(&left), &ats(&right))?;

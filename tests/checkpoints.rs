@@ -289,7 +289,8 @@ async fn any_damage_is_noticed_and_the_one_before_is_used() {
             .expect("it starts");
         let expected = if bytes == whole { two } else { one };
         assert_eq!(started_from(&instance), Some(expected));
-        states.push(audit(&instance).await);
+        // Ticks may have been written since, so positions may differ.
+        states.push(audit(&instance).await.0);
         instance.stop().await;
     }
     // And without any, the whole log is read.
@@ -299,7 +300,7 @@ async fn any_damage_is_noticed_and_the_one_before_is_used() {
         .await
         .expect("it starts");
     assert_eq!(started_from(&instance), None);
-    states.push(audit(&instance).await);
+    states.push(audit(&instance).await.0);
     instance.stop().await;
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
 }

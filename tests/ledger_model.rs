@@ -184,7 +184,7 @@ impl Shown<'_> {
             let number = reading.rules.rules.channel(channel.name);
             let number = number.ok_or("no such channel")?;
             let mut found = Vec::new();
-            reading.available(number, &skus, |_, ats| found.push(ats));
+            reading.available(number, skus.iter().copied(), |_, ats| found.push(ats));
             let ats = |sku: &&str| rules.ats(model, channel, sku);
             let expected: Vec<_> = skus.iter().map(ats).collect();
             equal(channel.name, &found, &expected)?;

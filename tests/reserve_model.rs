@@ -179,9 +179,13 @@ impl Shown<'_> {
         for channel in &rules.channels {
             let number = reading.rules.rules.channel(channel.name);
             let mut found = Vec::new();
-            reading.available(number.ok_or("no such channel")?, &SKUS, |_, ats| {
-                found.push(ats);
-            });
+            reading.available(
+                number.ok_or("no such channel")?,
+                SKUS.into_iter(),
+                |_, ats| {
+                    found.push(ats);
+                },
+            );
             let expected: Vec<_> = SKUS
                 .iter()
                 .map(|sku| rules.ats(&model, channel, sku))
@@ -338,7 +342,9 @@ fn shown_of(instance: &Instance, command: &pb::Command) -> Option<(i64, i64)> {
     let reading = instance.view().read();
     let channel = reading.rules.rules.channel(&reserve.channel)?;
     let mut shown = 0;
-    reading.available(channel, &[&line.sku], |_, ats| shown = ats.unwrap_or(0));
+    reading.available(channel, [&*line.sku].into_iter(), |_, ats| {
+        shown = ats.unwrap_or(0)
+    });
     Some((line.quantity, shown))
 }
 

@@ -329,7 +329,7 @@ impl<'s> Stage<'s> {
         let reading = self.instance.view().read();
         let channel = reading.rules.rules.channel(channel).expect("there is one");
         let mut answer = None;
-        reading.available(channel, &[sku], |_, ats| answer = ats);
+        reading.available(channel, [sku].into_iter(), |_, ats| answer = ats);
         assert_eq!(answer, explained.known.then_some(explained.ats));
         answer.map_or("unknown".into(), |ats| ats.to_string())
     }

@@ -2,37 +2,47 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Service, balances, log_time, now_us, status};
+use prost::Message;
+
+use super::{Service, balances, log_time, now_us, raw::availability_server::Availability, status};
 use crate::{
     domain::{movement::text, rules::ChannelIx},
     limits::{QUERY_SKUS_MAX, SKU_BYTES_MAX},
-    proto::v1::{self as pb, availability_server::Availability},
+    proto::v1 as pb,
     shard::{Explanation, Reading},
+    wire::{
+        Encoded,
+        query::{ITEM_BYTES_MAX, Query, Skus, put_item},
+    },
 };
 
 #[tonic::async_trait]
 impl Availability for Service {
-    async fn get(
-        &self,
-        request: Request<pb::GetRequest>,
-    ) -> Result<Response<pb::GetResponse>, Status> {
-        let request = request.into_inner();
-        check_skus(&request.skus)?;
-        self.wait_for(request.min_position).await?;
+    async fn get(&self, request: Request<Query>) -> Result<Response<Encoded>, Status> {
+        let query = request.into_inner();
+        check_skus(&query.skus)?;
+        self.wait_for(query.min_position).await?;
         let reading = self.instance.view().read();
-        let channel = channel_of(&reading, &request.channel)?;
-        let items = if request.include_locations {
-            let item = |sku: String| with_locations(reading.explain(channel, &sku), sku);
-            request.skus.into_iter().map(item).collect()
-        } else {
-            without_locations(&reading, channel, request.skus)
-        };
-        Ok(Response::new(pb::GetResponse {
-            items,
+        let channel = channel_of(&reading, &query.channel)?;
+        let mut answer = Vec::new();
+        let mut head = pb::GetResponse {
+            items: Vec::new(),
             position: reading.position,
             as_of: log_time(reading.time_us),
             rules_version: reading.rules.version,
-        }))
+        };
+        if query.include_locations {
+            let item = |sku: &str| with_locations(reading.explain(channel, sku), sku);
+            head.items = query.skus.iter().map(item).collect();
+        } else {
+            let items_bytes = query.skus.bytes() + query.skus.len() * ITEM_BYTES_MAX;
+            answer.reserve_exact(items_bytes + head.encoded_len());
+            reading.available(channel, query.skus.iter(), |sku, ats| {
+                put_item(sku, ats, &mut answer);
+            });
+        }
+        head.encode_raw(&mut answer);
+        Ok(Response::new(Encoded(answer.into())))
     }
 
     async fn explain(
@@ -97,26 +107,9 @@ fn location_terms(explanation: Explanation) -> Vec<pb::LocationTerm> {
         .collect()
 }
 
-fn without_locations(
-    reading: &Reading<'_>,
-    channel: ChannelIx,
-    skus: Vec<String>,
-) -> Vec<pb::SkuAvailability> {
-    let mut answers = Vec::with_capacity(skus.len());
-    reading.available(channel, &skus, |_, ats| answers.push(ats));
-    // The names go back as they came, without a copy.
-    let item = |(sku, ats): (String, Option<i64>)| pb::SkuAvailability {
-        sku,
-        ats: ats.unwrap_or(0),
-        known: ats.is_some(),
-        locations: Vec::new(),
-    };
-    skus.into_iter().zip(answers).map(item).collect()
-}
-
-fn with_locations(explanation: Explanation, sku: String) -> pb::SkuAvailability {
+fn with_locations(explanation: Explanation, sku: &str) -> pb::SkuAvailability {
     pb::SkuAvailability {
-        sku,
+        sku: sku.to_owned(),
         ats: explanation.ats,
         known: explanation.known,
         locations: explanation
@@ -140,7 +133,7 @@ fn channel_of(reading: &Reading<'_>, channel: &str) -> Result<ChannelIx, Status>
         .ok_or_else(|| status::unknown_channel(channel, known()))
 }
 
-fn check_skus(skus: &[String]) -> Result<(), Status> {
+fn check_skus(skus: &Skus) -> Result<(), Status> {
     if skus.is_empty() || skus.len() > QUERY_SKUS_MAX {
         let reason = format!(
             "has {} SKUs; 1 to {QUERY_SKUS_MAX} in one query",
@@ -148,15 +141,12 @@ fn check_skus(skus: &[String]) -> Result<(), Status> {
         );
         return Err(status::bad_field("skus", reason));
     }
-    let wrong = |sku: &String| sku.is_empty() || sku.len() > SKU_BYTES_MAX;
-    match skus.iter().position(wrong) {
+    let wrong = |sku: &str| sku.is_empty() || sku.len() > SKU_BYTES_MAX;
+    match skus.iter().enumerate().find(|(_, sku)| wrong(sku)) {
         None => Ok(()),
-        Some(index) => Err(status::bad_field(
+        Some((index, sku)) => Err(status::bad_field(
             format!("skus[{index}]"),
-            format!(
-                "has {} bytes; a SKU has 1 to {SKU_BYTES_MAX}",
-                skus[index].len()
-            ),
+            format!("has {} bytes; a SKU has 1 to {SKU_BYTES_MAX}", sku.len()),
         )),
     }
 }

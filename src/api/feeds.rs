@@ -9,12 +9,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{Service, raw::feeds_server::Feeds as FeedsService, status};
 use crate::{
     domain::movement::text,
-    feed::{Delivery, EncodedUpdate, Ended, PageError, Start, Subscription, Update, read_back},
+    feed::{Delivery, Ended, PageError, Start, Subscription, Update, read_back},
     limits::{FEED_SKUS_MAX, SKU_BYTES_MAX},
     proto::v1 as pb,
+    wire::Encoded,
 };
 
-type Updates = Pin<Box<dyn Stream<Item = Result<EncodedUpdate, Status>> + Send>>;
+type Updates = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl FeedsService for Service {

@@ -24,15 +24,16 @@ use crate::{
     proto::{
         FILE_DESCRIPTOR_SET,
         v1::{
-            self as pb, availability_server::AvailabilityServer,
-            operations_server::OperationsServer, reconciliation_server::ReconciliationServer,
-            reservations_server::ReservationsServer, rules_server::RulesServer,
+            self as pb, operations_server::OperationsServer,
+            reconciliation_server::ReconciliationServer, reservations_server::ReservationsServer,
+            rules_server::RulesServer,
         },
     },
 };
 
-/// The server of `Movements` whose requests are [`RawPostRequest`]s, and that of `Feeds` whose
-/// updates are [`EncodedUpdate`](crate::feed::EncodedUpdate)s.
+/// Servers whose messages are not those of [`crate::proto`]: `Movements` with [`RawPostRequest`]s,
+/// `Feeds` with updates that are [`Encoded`](crate::wire::Encoded), and `Availability` with
+/// [`Query`](crate::wire::query::Query) and answers that are encoded.
 mod raw {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/raw/sellable.v1.rs"));
@@ -84,8 +85,8 @@ pub fn routes(
     let bytes_max = options.message_bytes_max;
     let movements = raw::movements_server::MovementsServer::new(service.clone())
         .max_decoding_message_size(bytes_max);
-    let availability =
-        AvailabilityServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let availability = raw::availability_server::AvailabilityServer::new(service.clone())
+        .max_decoding_message_size(bytes_max);
     let feeds =
         raw::feeds_server::FeedsServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);

@@ -20,4 +20,4 @@ pub use delivery::{Delivery, State, Times, Way};
 pub use hub::{Feeds, Options, SubscribeError};
 pub use state::PageError;
 pub use subscription::{Ended, Start, Subscription};
-pub use update::{EncodedUpdate, Number, Update, UpdateKind};
+pub use update::{Number, Update, UpdateKind};

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Buf, BufMut, Bytes};
-use prost::{
-    DecodeError, Message,
-    encoding::{DecodeContext, WireType},
-};
+use bytes::Bytes;
+use prost::Message;
 
-use crate::{domain::movement::TimeUs, log::Position, proto::v1 as pb, wire::movement::timestamp};
+use crate::{
+    domain::movement::TimeUs,
+    log::Position,
+    proto::v1 as pb,
+    wire::{Encoded, movement::timestamp},
+};
 
 /// One SKU's published number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,37 +115,8 @@ impl Update {
     }
 
     /// The message in bytes: encoded once, however many receive it.
-    pub fn encoded(&self) -> EncodedUpdate {
+    pub fn encoded(&self) -> Encoded {
         let encode = || self.to_proto().encode_to_vec().into();
-        EncodedUpdate(self.encoded.get_or_init(encode).clone())
-    }
-}
-
-/// A `sellable.v1.AvailabilityUpdate` that is encoded already.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EncodedUpdate(pub Bytes);
-
-/// Only servers use it, so it is written and never read.
-impl Message for EncodedUpdate {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&self.0);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
+        Encoded(self.encoded.get_or_init(encode).clone())
     }
 }

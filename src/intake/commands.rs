@@ -217,7 +217,14 @@ enum Decision {
     Expired(Arc<Reservation>),
     NoTimeLimit(Arc<Reservation>),
     Release(Arc<Release>),
-    Refused(Refusal),
+    /// Few are, and a table of millions of decisions is small without them.
+    Refused(Box<Refusal>),
+}
+
+impl Decision {
+    fn refused(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 /// A decision, and when it was made.
@@ -264,7 +271,7 @@ impl Commands {
             position: place.position,
             time_us: place.time_us,
         };
-        let refused = |refusal| (decided(Decision::Refused(refusal)), false, None);
+        let refused = |refusal| (decided(Decision::refused(refusal)), false, None);
         if let Err(invalid) = check(command) {
             return refused(Refusal::Invalid(invalid));
         }
@@ -315,7 +322,7 @@ impl Commands {
     ) -> (Decision, Option<Command>) {
         let Some(channel) = place.rules.channel(&reserve.channel) else {
             let refusal = Refusal::UnknownChannel(reserve.channel.clone());
-            return (Decision::Refused(refusal), None);
+            return (Decision::refused(refusal), None);
         };
         let line = |(number, line): (usize, &pb::ReserveLine)| {
             let name = line_name(number, line);
@@ -392,7 +399,7 @@ impl Commands {
         let key = key_of(id);
         let Some((reservation, _, until_us)) = self.reservation(id) else {
             let refusal = Refusal::UnknownReservation(id.to_owned());
-            return (Decision::Refused(refusal), None);
+            return (Decision::refused(refusal), None);
         };
         self.known.remember(key, place.time_us);
         if until_us <= place.time_us {
@@ -410,7 +417,7 @@ impl Commands {
         let id = &release.reservation;
         let Some((reservation, ..)) = self.reservation(id) else {
             let refusal = Refusal::UnknownReservation(id.clone());
-            return (Decision::Refused(refusal), None);
+            return (Decision::refused(refusal), None);
         };
         self.known.remember(key_of(id), place.time_us);
         let mut lines = Vec::with_capacity(release.lines.len());
@@ -421,7 +428,7 @@ impl Commands {
                     reservation: id.clone(),
                     line: wanted.line.clone(),
                 };
-                return (Decision::Refused(refusal), None);
+                return (Decision::refused(refusal), None);
             };
             lines.push((number, wanted.quantity));
         }
@@ -487,7 +494,7 @@ impl Decision {
         use CommandOutcome as Outcome;
         let id = |reservation: &Reservation| reservation.id.to_string();
         match self {
-            Decision::Refused(refusal) => Outcome::Refused(refusal.clone()),
+            Decision::Refused(refusal) => Outcome::Refused(Refusal::clone(refusal)),
             Decision::Reserve(reservation) if reservation.granted() => Outcome::Reserved {
                 allocations: allocations(reservation, locations),
                 expires_us: Some(reservation.expires_us).filter(|us| *us != NEVER_US),
@@ -619,7 +626,7 @@ mod tests {
 
         fn refusal(&mut self, command: Pb, time_us: TimeUs) -> Option<Refusal> {
             match self.decide(command, time_us).0.decision {
-                Decision::Refused(refusal) => Some(refusal),
+                Decision::Refused(refusal) => Some(*refusal),
                 _ => None,
             }
         }

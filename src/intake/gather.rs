@@ -7,19 +7,16 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
     commands::CommandReceipt,
-    sequencer::{Pending, Waiting},
+    sequencer::{Pending, Receipts, Waiting},
 };
 use crate::{
     limits::RECORD_BYTES_MAX,
-    log::{AppendError, Log},
-    shard::{
-        Receipt,
-        worker::{Caller, task_or_abort},
-    },
+    log::{AppendError, Log, LogError},
+    shard::{Receipt, worker::task_or_abort},
     wire::record::{RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes},
 };
 
@@ -45,8 +42,8 @@ pub(crate) trait Gathered: Send + Sync + 'static {
     /// What a caller gets.
     type Receipt: Send + 'static;
 
-    /// Those who wait for a record, each with the number of its frames, in the order of the record.
-    fn waiting(callers: Vec<(Caller<Self::Receipt>, usize)>) -> Waiting;
+    /// What waits for a record whose callers have so many frames each, in its order.
+    fn waiting(frames: Vec<usize>, told: Receipts<Self::Receipt>) -> Waiting;
 
     /// The record of encoded frames.
     fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes;
@@ -58,8 +55,8 @@ pub(crate) struct OfMovements;
 impl Gathered for OfMovements {
     type Receipt = Receipt;
 
-    fn waiting(callers: Vec<(Caller, usize)>) -> Waiting {
-        Waiting::Movements(callers)
+    fn waiting(frames: Vec<usize>, told: Receipts<Receipt>) -> Waiting {
+        Waiting::Movements(frames, told)
     }
 
     fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes {
@@ -73,8 +70,8 @@ pub(crate) struct OfCommands;
 impl Gathered for OfCommands {
     type Receipt = CommandReceipt;
 
-    fn waiting(callers: Vec<(Caller<CommandReceipt>, usize)>) -> Waiting {
-        Waiting::Commands(callers.into_iter().map(|(caller, _)| caller).collect())
+    fn waiting(_: Vec<usize>, told: Receipts<CommandReceipt>) -> Waiting {
+        Waiting::Commands(told)
     }
 
     fn encode<'a>(instance: u64, token: u64, frames: impl Iterator<Item = &'a [u8]>) -> Bytes {
@@ -84,9 +81,9 @@ impl Gathered for OfCommands {
 
 /// Movements or a command of one caller.
 struct Request<G: Gathered> {
-    movements: Vec<Bytes>,
+    frames: Vec<Bytes>,
     bytes: usize,
-    answer: oneshot::Sender<Result<oneshot::Receiver<G::Receipt>, AppendError>>,
+    answer: oneshot::Sender<Result<G::Receipt, PostError>>,
     /// Held until they are applied.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -106,6 +103,8 @@ pub(crate) struct GatherOptions {
     pub(crate) record_movements_max: usize,
     /// Appends under way at once.
     pub(crate) appends_max: usize,
+    /// Whether an append is under way until it is applied, so that more comes together meanwhile.
+    pub(crate) until_applied: bool,
     /// How long a record waits for more movements, once it has one.
     pub(crate) wait: std::time::Duration,
 }
@@ -124,6 +123,8 @@ pub(crate) struct Writer {
     pub(crate) instance: u64,
     pub(crate) tokens: Arc<AtomicU64>,
     pub(crate) pending: Arc<Pending>,
+    /// Why the log can be followed no more.
+    pub(crate) failed: watch::Receiver<Option<LogError>>,
 }
 
 impl Writer {
@@ -158,7 +159,7 @@ struct Forget<'w> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         if let Some(token) = self.token {
-            self.pending.remove(&token);
+            self.pending.remove(token);
         }
     }
 }
@@ -207,26 +208,20 @@ impl<G: Gathered> Gatherer<G> {
         }
         let mut receipts = Vec::with_capacity(answers.len());
         for answer in answers {
-            let receipt = answer.await.map_err(|_| PostError::Stopping)??;
-            receipts.push(receipt.await.map_err(|_| PostError::Stopping)?);
+            receipts.push(answer.await.map_err(|_| PostError::Stopping)??);
         }
         Ok(receipts)
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "what is awaited, then what that awaits"
-    )]
     fn enqueue(
         &self,
-        movements: Vec<Bytes>,
+        frames: Vec<Bytes>,
         bytes: usize,
         room: Option<OwnedSemaphorePermit>,
-    ) -> Result<oneshot::Receiver<Result<oneshot::Receiver<G::Receipt>, AppendError>>, PostError>
-    {
+    ) -> Result<oneshot::Receiver<Result<G::Receipt, PostError>>, PostError> {
         let (answer, answered) = oneshot::channel();
         let request = Request {
-            movements,
+            frames,
             bytes,
             answer,
             room,
@@ -294,52 +289,70 @@ async fn gather<G: Gathered>(
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        if !options.wait.is_zero() {
+        if options.wait.is_zero() {
+            // Others whose calls came in together with the first go before.
+            tokio::task::yield_now().await;
+        } else {
             tokio::time::sleep(options.wait).await;
         }
-        let (mut count, mut bytes) = (first.movements.len(), first.bytes);
+        let (mut count, mut bytes) = (first.frames.len(), first.bytes);
         let mut record = vec![first];
         while let Ok(request) = requests.try_recv() {
-            if count + request.movements.len() > options.record_movements_max
+            if count + request.frames.len() > options.record_movements_max
                 || bytes + request.bytes > FRAMED_BYTES_MAX
             {
                 left_over = Some(request);
                 break;
             }
-            count += request.movements.len();
+            count += request.frames.len();
             bytes += request.bytes;
             record.push(request);
         }
         let writer = writer.clone();
         tokio::spawn(task_or_abort(async move {
-            write(&writer, record).await;
-            drop(append);
+            write(&writer, record, append, options.until_applied).await;
         }));
     }
     // What is under way is written before the gatherer ends.
     let _ = appends.acquire_many(options.appends_max as u32).await;
 }
 
-async fn write<G: Gathered>(writer: &Writer, mut requests: Vec<Request<G>>) {
-    let (mut callers, mut answers) = (Vec::new(), Vec::new());
-    for request in &mut requests {
-        let (answer, wait) = oneshot::channel();
-        let caller = Caller {
-            answer,
-            room: request.room.take(),
+/// Writes a record, and answers those whose frames it has once they are applied. They are woken
+/// one after the other by this one task, and not from the shard's thread: so their answers leave
+/// together, with one system call for each connection.
+async fn write<G: Gathered>(
+    writer: &Writer,
+    requests: Vec<Request<G>>,
+    append: OwnedSemaphorePermit,
+    until_applied: bool,
+) {
+    let (tell, told) = oneshot::channel();
+    let counts = requests.iter().map(|request| request.frames.len());
+    let waiting = G::waiting(counts.collect(), tell);
+    let frames = requests.iter().flat_map(|request| &request.frames);
+    let applied = async {
+        let record = |token| G::encode(writer.instance, token, frames.map(AsRef::as_ref));
+        writer.append(waiting, record).await?;
+        let append = until_applied.then_some(append);
+        let told = told.await.map_err(|_| PostError::Stopping);
+        drop(append);
+        told
+    };
+    let mut failed = writer.failed.clone();
+    let applied = tokio::select! {
+        applied = applied => applied,
+        _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
+    };
+    let mut receipts = applied.map(Vec::into_iter);
+    for request in requests {
+        let receipt = match &mut receipts {
+            Ok(receipts) => receipts.next().flatten().ok_or(PostError::Stopping),
+            Err(error) => Err(error.clone()),
         };
-        callers.push((caller, request.movements.len()));
-        answers.push(wait);
-    }
-    let movements = requests.iter().flat_map(|request| &request.movements);
-    let appended = writer
-        .append(G::waiting(callers), |token| {
-            G::encode(writer.instance, token, movements.map(AsRef::as_ref))
-        })
-        .await;
-    for (request, wait) in requests.into_iter().zip(answers) {
+        // Before its answer, so that who has that finds room for the next.
+        drop(request.room);
         // A caller that went away misses its answer and nothing else.
-        let _ = request.answer.send(appended.clone().map(|()| wait));
+        let _ = request.answer.send(receipt);
     }
 }
 
@@ -365,6 +378,7 @@ mod tests {
             instance: 1,
             tokens: Arc::default(),
             pending: Arc::default(),
+            failed: watch::channel(None).1,
         };
         let (caller, _in_force) = oneshot::channel();
         let append = writer.append(Waiting::Document(caller), |_| Bytes::new());

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -21,7 +21,7 @@ use tokio::sync::{
 
 use super::{
     authority::{AuthorityBook, AuthorityInForce},
-    commands::{CommandReceipt, CommandVerdict, Commands, Place, ReservationView},
+    commands::{CommandReceipt, CommandVerdict, Commands, Decided, Place, ReservationView},
     decode::{At, Decoded, Facts, Head, Item},
     deliveries::{DeliveryBook, Reported},
     parked::ParkedList,
@@ -48,9 +48,7 @@ use crate::{
     shard::{
         Audit, Change, Locations, Receipt, RulesInForce, Sources,
         compare::{Comparing, by_shard},
-        worker::{
-            Batch, Caller, Completion, Cutting, Effect, Inspection, Job, Republishing, Shared, Work,
-        },
+        worker::{Batch, Completion, Cutting, Effect, Inspection, Job, Republishing, Shared, Work},
     },
 };
 
@@ -88,15 +86,47 @@ pub struct Cut {
     pub is_complete: bool,
 }
 
-/// Callers of this instance that wait for a record, by its token.
-pub(crate) type Pending = DashMap<u64, Waiting>;
+/// Takes the receipts of a record, in its order. `None`: this part of it could not be read.
+pub(crate) type Receipts<R> = oneshot::Sender<Vec<Option<R>>>;
+
+/// Those of this instance that wait for a record, by its token.
+#[derive(Default)]
+pub(crate) struct Pending {
+    waiting: DashMap<u64, Waiting>,
+    is_closed: AtomicBool,
+}
+
+impl Pending {
+    /// Whoever waits for what is not decided any more learns that by its sender's end.
+    pub(crate) fn insert(&self, token: u64, waiting: Waiting) {
+        self.waiting.insert(token, waiting);
+        if self.is_closed.load(SeqCst) {
+            self.waiting.remove(&token);
+        }
+    }
+
+    pub(crate) fn remove(&self, token: u64) -> Option<Waiting> {
+        self.waiting.remove(&token).map(|(_, waiting)| waiting)
+    }
+
+    /// Nothing will be decided any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, SeqCst);
+        self.waiting.clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
 
 /// Who waits for a record.
 pub(crate) enum Waiting {
-    /// Callers, each with the number of its movements, in the order of the record.
-    Movements(Vec<(Caller, usize)>),
-    /// One caller for each command, in the order of the record.
-    Commands(Vec<Caller<CommandReceipt>>),
+    /// Movements: how many of them each caller has, in the order of the record.
+    Movements(Vec<usize>, Receipts<Receipt>),
+    /// Commands.
+    Commands(Receipts<CommandReceipt>),
     /// Who put rules, or a document of source authority.
     Document(oneshot::Sender<Position>),
     /// Who decided about an exception.
@@ -268,8 +298,8 @@ impl Sequencer {
             for batch in &mut batches {
                 batch.end_entry(group.time_us);
             }
-            if let Some(Waiting::Movements(callers)) = waiting {
-                answer(callers, outcomes, group, &mut effects);
+            if let Some(Waiting::Movements(counts, told)) = waiting {
+                effects.push(Effect::Answer(told, receipts(&counts, outcomes, group)));
             }
             state.position = group.position;
         }
@@ -339,25 +369,28 @@ impl Sequencer {
             locations: &self.locations,
             shards: self.shards.len(),
         };
-        let mut callers = match self.waiting_for(Some(at.origin)) {
-            Some(Waiting::Commands(callers)) => callers.into_iter(),
-            _ => Vec::new().into_iter(),
+        let told = match self.waiting_for(Some(at.origin)) {
+            Some(Waiting::Commands(told)) => Some(told),
+            _ => None,
         };
         let mut todo = Vec::with_capacity(commands.len());
         let mut decisions = Vec::with_capacity(commands.len());
         for command in commands {
             let (decided, duplicate, command) = state.commands.decide(command, &place);
             todo.extend(command);
-            decisions.push((decided, duplicate, callers.next()));
+            decisions.push((decided, duplicate));
         }
         let (locations, tally) = (Arc::clone(&self.locations), Arc::clone(&self.tally));
         let tell = move || {
-            for (decided, duplicate, caller) in decisions {
-                let verdict = decided.verdict(duplicate);
+            for (decided, duplicate) in &decisions {
+                let verdict = decided.verdict(*duplicate);
                 tally.commands[verdict as usize].fetch_add(1, Relaxed);
-                if let Some(caller) = caller {
-                    caller.tell(decided.receipt(duplicate, &locations));
-                }
+            }
+            if let Some(told) = told {
+                let receipt = |(decided, duplicate): &(Decided, bool)| {
+                    Some(decided.receipt(*duplicate, &locations))
+                };
+                let _ = told.send(decisions.iter().map(receipt).collect());
             }
         };
         let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);
@@ -627,7 +660,7 @@ impl Sequencer {
 
     pub(super) fn waiting_for(&self, origin: Option<(u64, u64)>) -> Option<Waiting> {
         let (_, token) = origin.filter(|(instance, _)| *instance == self.instance)?;
-        self.pending.remove(&token).map(|(_, waiting)| waiting)
+        self.pending.remove(token)
     }
 
     pub(super) fn completion(&self, state: &State, effects: Vec<Effect>) -> Arc<Completion> {
@@ -673,24 +706,21 @@ fn set(outcomes: &mut [Option<(Outcome, bool)>], index: u32, outcome: (Outcome, 
 }
 
 /// Gives each caller its share of the record's outcomes.
-fn answer(
-    callers: Vec<(Caller, usize)>,
+fn receipts(
+    counts: &[usize],
     outcomes: Vec<Option<(Outcome, bool)>>,
     head: &Head,
-    effects: &mut Vec<Effect>,
-) {
+) -> Vec<Option<Receipt>> {
     let mut outcomes = outcomes.into_iter();
-    for (caller, count) in callers {
-        let share: Option<Vec<_>> = outcomes.by_ref().take(count).collect();
-        // A record of ours that cannot be read whole: the caller learns that by its sender's end.
-        let Some(share) = share.filter(|share| share.len() == count) else {
-            continue;
-        };
-        let receipt = Receipt {
+    let receipt = |count: &usize| {
+        let share: Option<Vec<_>> = outcomes.by_ref().take(*count).collect();
+        // A record of ours that cannot be read whole.
+        let outcomes = share.filter(|share| share.len() == *count)?;
+        Some(Receipt {
             position: head.position,
             time_us: head.time_us,
-            outcomes: share,
-        };
-        effects.push(Effect::Answer(caller, receipt));
-    }
+            outcomes,
+        })
+    };
+    counts.iter().map(receipt).collect()
 }

@@ -227,6 +227,7 @@ impl EmbeddedLog {
             file,
             mark,
             offset: end.offset,
+            allocated: end.offset,
             next: end.position,
             synced: last,
             synced_at: Instant::now(),
@@ -357,6 +358,8 @@ struct Writer {
     file: File,
     mark: SyncedMark,
     offset: u64,
+    /// The file has blocks on the disk up to here.
+    allocated: u64,
     next: Position,
     synced: Position,
     synced_at: Instant,
@@ -450,8 +453,12 @@ impl Writer {
                 &request.record,
             );
         }
+        let end = self.offset + self.buffer.len() as u64;
+        if end > self.allocated {
+            self.allocate(end);
+        }
         self.file.write_all_at(&self.buffer, self.offset)?;
-        self.offset += self.buffer.len() as u64;
+        self.offset = end;
         let first = self.next;
         self.next += group.len() as u64;
         match self.fsync {
@@ -473,6 +480,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes zeros behind a small group, where the next ones will be: a sync that has no new blocks
+    /// to note in the file system's journal takes two thirds of the time. A large group needs none.
+    fn allocate(&mut self, end: u64) {
+        self.allocated = end;
+        if self.fsync != FsyncPolicy::Os && self.buffer.len() < limits::ALLOCATED_BYTES / 4 {
+            let ahead = end.next_multiple_of(limits::ALLOCATED_BYTES as u64);
+            self.allocated = ahead.min(self.segment_bytes).max(end);
+        }
+        let bytes = (self.allocated - self.offset) as usize;
+        self.buffer.resize(bytes, 0);
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         self.synced = self.next - 1;
@@ -489,6 +508,7 @@ impl Writer {
         let (segment, file) = segment::create(dir, identity.id, self.next, self.segment_bytes)?;
         self.file = file;
         self.offset = HEADER_BYTES;
+        self.allocated = HEADER_BYTES;
         lock(&self.shared.segments).push(segment);
         Ok(())
     }

@@ -237,30 +237,34 @@ pub struct Reading<'v> {
 
 impl Reading<'_> {
     /// What a channel of these rules may sell of each SKU, in units; `None` if no movement ever
-    /// named it. `answer` gets the place in `skus` and the answer, in order.
-    pub fn available<S: AsRef<str>>(
+    /// named it. `answer` gets each SKU and what there is of it, in order.
+    pub fn available<'s>(
         &self,
         channel: ChannelIx,
-        skus: &[S],
-        mut answer: impl FnMut(usize, Option<i64>),
+        mut skus: impl Iterator<Item = &'s str> + Clone,
+        mut answer: impl FnMut(&'s str, Option<i64>),
     ) {
-        let mut at = 0;
-        for group in skus.chunks(PREFETCH_QUERIES) {
+        let mut ahead = skus.clone();
+        loop {
             // In waves, so that the cache misses of a group overlap.
             let mut hashes: [SkuHash; PREFETCH_QUERIES] = [SkuHash(0); PREFETCH_QUERIES];
-            for (hash, sku) in hashes.iter_mut().zip(group) {
-                *hash = SkuHash::of(sku.as_ref());
+            let mut count = 0;
+            for (hash, sku) in hashes.iter_mut().zip(&mut ahead) {
+                *hash = SkuHash::of(sku);
                 self.index(*hash).prefetch_slot(*hash, &self.guard);
+                count += 1;
             }
-            if group.len() > 1 {
-                for hash in &hashes[..group.len()] {
+            if count > 1 {
+                for hash in &hashes[..count] {
                     self.index(*hash).prefetch_block(*hash, &self.guard);
                 }
             }
-            for (hash, sku) in hashes.iter().zip(group) {
-                let block = self.index(*hash).get(*hash, sku.as_ref(), &self.guard);
-                answer(at, block.map(|block| self.ats(channel, block)));
-                at += 1;
+            for (hash, sku) in hashes[..count].iter().zip(&mut skus) {
+                let block = self.index(*hash).get(*hash, sku, &self.guard);
+                answer(sku, block.map(|block| self.ats(channel, block)));
+            }
+            if count < PREFETCH_QUERIES {
+                return;
             }
         }
     }

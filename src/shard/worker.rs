@@ -17,7 +17,7 @@ use crossbeam::{
     epoch,
 };
 use futures::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     books::{Audit, Counts, ShardBooks},
@@ -43,7 +43,7 @@ use crate::{
         recent::RecentView,
         rules::ChannelIx,
     },
-    limits::{FEED_CUT_CHANGES_MAX, PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
+    limits::{FEED_CUT_CHANGES_MAX, PREFETCH_COMMANDS, PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
     log::Position,
 };
 
@@ -187,26 +187,10 @@ pub struct Receipt {
     pub outcomes: Vec<(Outcome, bool)>,
 }
 
-/// A caller that waits for its receipt.
-pub(crate) struct Caller<R = Receipt> {
-    pub(crate) answer: oneshot::Sender<R>,
-    /// What it waits in.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
-}
-
-impl<R> Caller<R> {
-    /// Answers. Its room is free before, so that who has its answer finds room for the next. Who
-    /// gave up waiting asks again.
-    pub(crate) fn tell(self, receipt: R) {
-        drop(self.room);
-        let _ = self.answer.send(receipt);
-    }
-}
-
 /// What is done when the last shard has finished a position: effects are data until then.
 pub(crate) enum Effect {
-    /// Answer a caller.
-    Answer(Caller, Receipt),
+    /// Answer those who posted a record.
+    Answer(oneshot::Sender<Vec<Option<Receipt>>>, Vec<Option<Receipt>>),
     /// Readers go by these rules; answer who put them with whether they took effect.
     PutRules(Arc<RulesInForce>),
     /// Answer who put rules with the version in force.
@@ -273,8 +257,8 @@ impl Completion {
         for effect in effects {
             // Who gave up waiting is not there any more; that changes nothing.
             match effect {
-                Effect::Answer(caller, receipt) => {
-                    caller.tell(receipt);
+                Effect::Answer(to, receipts) => {
+                    let _ = to.send(receipts);
                 }
                 Effect::PutRules(_) => {}
                 Effect::AnswerRules(to, version) => {
@@ -385,9 +369,12 @@ impl Writer {
             }
             Work::Commands(commands, completion) => {
                 self.ledger.advance(completion.time_us, &*self.locations);
-                for command in &*commands {
-                    let Self { ledger, number, .. } = self;
-                    commands::carry_out(ledger, command, *number, &*self.locations);
+                let Self { ledger, number, .. } = self;
+                for group in commands.chunks(PREFETCH_COMMANDS) {
+                    commands::prefetch(ledger, group, *number);
+                    for command in group {
+                        commands::carry_out(ledger, command, *number, &*self.locations);
+                    }
                 }
                 completion
             }

@@ -10,6 +10,7 @@
 //! | CSV | [`csv::Columns`] | [`text::to_csv_row`] |
 //! | a message of any producer | [`media::decode_payload`] | |
 //! | lines of a snapshot, CSV or NDJSON | [`snapshot::Columns`], [`snapshot::json_line`] | |
+//! | queries of availability | [`query::Query`] | [`query::put_item`] |
 //! | commands, in a record | [`record::read_record`] | [`record::encode_commands`] |
 //!
 //! Two families of failure, never mixed. [`Invalid`] is about one movement: it is parked or
@@ -22,9 +23,11 @@ pub mod borrowed;
 pub mod command;
 pub mod csv;
 mod draft;
+mod encoded;
 pub mod json;
 pub mod media;
 pub mod movement;
+pub mod query;
 mod reader;
 pub mod record;
 pub mod snapshot;
@@ -32,6 +35,7 @@ pub mod text;
 mod time;
 mod utf8;
 
+pub use encoded::Encoded;
 pub use time::parse as parse_time;
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ fn load(
             let reservation = about(input)?;
             Decision::Release(Arc::new(Release::load(input, reservation)?))
         }
-        tag::REFUSED => Decision::Refused(load_refusal(input)?),
+        tag::REFUSED => Decision::refused(load_refusal(input)?),
         _ => return Err(Broken("it has an unknown kind of decision")),
     })
 }

@@ -270,7 +270,7 @@ impl Bench {
         let mut answers = 0;
         for (channel, name) in reading.rules.rules.channels() {
             let mut found = Vec::new();
-            reading.available(channel, &SKUS, |_, ats| found.push(ats));
+            reading.available(channel, SKUS.into_iter(), |_, ats| found.push(ats));
             for (sku, ats) in SKUS.iter().zip(found) {
                 let explained = reading.explain(channel, sku);
                 let expected = explained.known.then_some(explained.ats);
@@ -310,7 +310,7 @@ impl Bench {
         }
         for (channel, _) in early.rules.rules.channels() {
             let mut found = Vec::new();
-            early.available(channel, &SKUS, |_, ats| found.push(ats));
+            early.available(channel, SKUS.into_iter(), |_, ats| found.push(ats));
             for (sku, ats) in SKUS.iter().zip(found) {
                 let explained = early.explain(channel, sku);
                 prop_assert_eq!(ats, explained.known.then_some(explained.ats));
@@ -351,7 +351,9 @@ impl Bench {
         let reading = self.view.read();
         let of = |(channel, name): (ChannelIx, &str)| {
             let mut units = 0;
-            reading.available(channel, &SKUS, |_, ats| units += ats.unwrap_or(0));
+            reading.available(channel, SKUS.into_iter(), |_, ats| {
+                units += ats.unwrap_or(0)
+            });
             (name.to_owned(), units)
         };
         reading.rules.rules.channels().map(of).collect()
