@@ -64,6 +64,9 @@ fn header(outcome: &Outcome) -> String {
             let _ = write!(out, "<li>{}</li>", escape(reason));
         }
         out.push_str("</ul>");
+        for advice in &outcome.judgement.advice {
+            let _ = write!(out, "<p class=\"quiet\">{}</p>", escape(advice));
+        }
     }
     out.push_str("</header>");
     out
@@ -422,6 +425,7 @@ fn configuration(outcome: &Outcome) -> String {
             outcome.plan_digest
         ),
     ));
+    facts.push(("Busy", outcome.busy.to_text()));
     let toml = toml::to_string(&outcome.scenario).unwrap_or_default();
     format!(
         "<section class=\"card\"><h3>Configuration</h3>{}<details><summary>The scenario, with \
