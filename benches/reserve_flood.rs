@@ -188,7 +188,12 @@ impl Side {
     }
 
     /// One round; gives its p99.
-    fn add(&mut self, runtime: &Runtime, load: &Load, channels: &[tonic::transport::Channel]) -> f64 {
+    fn add(
+        &mut self,
+        runtime: &Runtime,
+        load: &Load,
+        channels: &[tonic::transport::Channel],
+    ) -> f64 {
         let done = runtime.block_on(load.run(channels));
         self.latencies.add(&done.latencies).expect("the same range");
         self.seconds += done.elapsed.as_secs_f64();
@@ -196,7 +201,12 @@ impl Side {
     }
 }
 
-fn measure(sizes: &Sizes, runtimes: &Runtimes, log: Arc<dyn Log>, options: &instance::Options) -> Measured {
+fn measure(
+    sizes: &Sizes,
+    runtimes: &Runtimes,
+    log: Arc<dyn Log>,
+    options: &instance::Options,
+) -> Measured {
     let started = start(log, sizes.skus, options);
     let (instance, address) = runtimes.serving.block_on(started);
     let channels = runtimes

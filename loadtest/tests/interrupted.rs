@@ -212,9 +212,10 @@ fn a_second_interrupt_ends_it_at_once_and_leaves_no_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("left.toml");
     // Every cart is left alone for an hour, which the checks would wait for.
-    let scenario = DAY
-        .replace("seconds = 2\n", "seconds = 3600\n")
-        .replace("abandon_seconds = 1", "abandon_seconds = 3600\nconfirm_percent = 0\nrelease_percent = 0");
+    let scenario = DAY.replace("seconds = 2\n", "seconds = 3600\n").replace(
+        "abandon_seconds = 1",
+        "abandon_seconds = 3600\nconfirm_percent = 0\nrelease_percent = 0",
+    );
     fs::write(&file, scenario).expect("a file");
     let mut running = Running::start(&["run", file.to_str().expect("text")]);
     running.until_it_says("running day");

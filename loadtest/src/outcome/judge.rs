@@ -166,6 +166,13 @@ fn advice(outcome: &Outcome, verdict: Verdict) -> Vec<String> {
         return Vec::new();
     }
     let mut advice = Vec::new();
+    if let Some(others) = outcome.busy.spoilt_by() {
+        advice.push(format!(
+            "other programs took {others:.1} of the {} processors meanwhile: end them, and run it \
+             again before anything else is concluded",
+            outcome.busy.there_are
+        ));
+    }
     let delays = outcome
         .kinds
         .iter()

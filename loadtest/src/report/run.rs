@@ -64,11 +64,18 @@ fn header(outcome: &Outcome) -> String {
             let _ = write!(out, "<li>{}</li>", escape(reason));
         }
         out.push_str("</ul>");
-        for advice in &outcome.judgement.advice {
-            let _ = write!(out, "<p class=\"quiet\">{}</p>", escape(advice));
-        }
     }
     out.push_str("</header>");
+    let advice = &outcome.judgement.advice;
+    if !advice.is_empty() {
+        out.push_str(
+            "<section class=\"card\"><h3>What was in the way, and what to do</h3><ul class=\"reasons\">",
+        );
+        for line in advice {
+            let _ = write!(out, "<li>{}</li>", escape(line));
+        }
+        out.push_str("</ul></section>");
+    }
     out
 }
 
