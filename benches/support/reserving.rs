@@ -1,4 +1,5 @@
 //! What benchmarks of reservations share: an instance with stock, and callers that reserve of it.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::{
     net::SocketAddr,

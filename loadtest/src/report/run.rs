@@ -217,15 +217,21 @@ fn throughput(outcome: &Outcome) -> String {
             at.answered_per_second
         }));
     }
-    let peaks = || {
-        lines
-            .iter()
-            .map(|line| greatest(values(std::slice::from_ref(line))))
-    };
-    let (most, fewest) = (greatest(peaks()), peaks().fold(f64::MAX, f64::min));
+    let peaks: Vec<f64> = lines
+        .iter()
+        .map(|line| greatest(values(std::slice::from_ref(line))))
+        .collect();
+    let most = peaks.iter().copied().fold(0.0, f64::max);
+    let fewest = peaks.iter().copied().fold(f64::MAX, f64::min);
     // Few carts among many queries would all lie on the base line.
     let y = match most > fewest * SPREAD_MAX {
-        true => Axis::log("calls/s", 1.0, most),
+        true => {
+            // Nothing has no place on such an axis.
+            for (_, rate) in lines.iter_mut().flat_map(|line| &mut line.points) {
+                *rate = rate.filter(|rate| *rate > 0.0);
+            }
+            Axis::log("calls/s", 1.0, most)
+        }
         false => Axis::linear("calls/s", most),
     };
     let chart = Chart {
