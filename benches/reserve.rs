@@ -104,7 +104,7 @@ fn main() {
             Arc::new(EmbeddedLog::open(options).expect("the log opens"))
         };
         let (log, bare) = (open("log"), open("bare"));
-        let options = options(app::EMBEDDED_APPENDS_MAX);
+        let options = instance_options(app::EMBEDDED_APPENDS_MAX);
         let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, &options));
         let ours = channels(ours);
         calling.block_on(check(&ours[0]));
@@ -171,7 +171,7 @@ fn main() {
     let (instance, address) = serving.block_on(start(
         Arc::clone(&log),
         skus,
-        &options(app::JETSTREAM_COMMAND_APPENDS_MAX),
+        &instance_options(app::JETSTREAM_COMMAND_APPENDS_MAX),
     ));
     let ours = channels(address);
     let (mut uniform_us, mut hot_us, mut floor_us) = (histogram(), histogram(), histogram());
@@ -224,7 +224,7 @@ fn main() {
     }
 }
 
-fn options(appends: usize) -> instance::Options {
+fn instance_options(appends: usize) -> instance::Options {
     instance::Options {
         command_appends_max: support::size("appends", appends),
         ..instance::Options::default()

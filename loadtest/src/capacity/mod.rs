@@ -287,7 +287,7 @@ impl Search<'_> {
             match step {
                 None => return Ok(false),
                 Some(step) if step.held => self.known.holds = rate,
-                Some(step) => self.known.broken = Some((rate, step.reasons.join("; "))),
+                Some(step) => self.known.broken = Some((rate, step.why())),
             }
         }
         Ok(true)

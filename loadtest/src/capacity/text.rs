@@ -72,8 +72,11 @@ fn rounded(ms: f64) -> f64 {
 impl Step {
     /// What came of it, in a line.
     pub(super) fn in_short(&self) -> String {
+        let others = self.busy.spoilt_by().map_or_else(String::new, |others| {
+            format!("; others took {others:.1} processors")
+        });
         if !self.held {
-            return self.reasons.join("; ");
+            return format!("{}{others}", self.why());
         }
         let p99 = [
             ("query", self.query_p99_ms),
@@ -84,7 +87,14 @@ impl Step {
             .into_iter()
             .filter_map(|(name, ms)| Some(format!("{name} p99 {} ms", short(rounded(ms?)))))
             .collect();
-        format!("held, {}", p99.join(", "))
+        format!("held, {}{others}", p99.join(", "))
+    }
+
+    /// Why it did not hold, in short: when exactly is of no interest in so few seconds.
+    pub(super) fn why(&self) -> String {
+        let short = |reason: &String| reason.split(';').next().unwrap_or_default().to_owned();
+        let reasons: Vec<String> = self.reasons.iter().map(short).collect();
+        reasons.join("; ")
     }
 }
 
@@ -94,15 +104,27 @@ impl Found {
         self.not_found || self.interrupted
     }
 
+    /// Most processors that other programs took in a step, if that is enough to spoil it.
+    pub(crate) fn spoilt_by(&self) -> Option<f64> {
+        let spoilt = self.steps.iter().filter_map(|step| step.busy.spoilt_by());
+        spoilt.max_by(f64::total_cmp)
+    }
+
     /// What is beyond the rate that held, in a line.
     pub(crate) fn beyond(&self) -> String {
-        match (self.interrupted, self.breaks.is_empty()) {
+        let others = self.spoilt_by().map_or_else(String::new, |others| {
+            format!(
+                "; other programs took up to {others:.1} processors meanwhile, so it may hold more"
+            )
+        });
+        let beyond = match (self.interrupted, self.breaks.is_empty()) {
             (true, _) if self.steps.is_empty() => "interrupted in its first step".to_owned(),
             (true, true) => "interrupted; nothing broke so far".to_owned(),
             (true, false) => format!("interrupted; so far, beyond it: {}", self.breaks),
             (false, true) => "held at the highest rate tried (--rate-max)".to_owned(),
             (false, false) => format!("beyond it: {}", self.breaks),
-        }
+        };
+        beyond + &others
     }
 }
 
