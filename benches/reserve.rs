@@ -19,55 +19,47 @@
 mod grpc;
 #[path = "../tests/support/nats.rs"]
 mod nats;
+#[path = "support/reserving.rs"]
+mod reserving;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::{
     cell::RefCell,
-    net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use grpc::{Undecoded, connect, runtime, serve};
+use grpc::{connect, runtime, serve};
 use hdrhistogram::Histogram;
 use prost::Message;
+use reserving::{Done, LOCATIONS, Load, check, histogram, start};
 use sellable::{
-    api, app,
-    instance::{self, Instance},
+    app, instance,
     log::{
         Log,
         embedded::{self, EmbeddedLog, FsyncPolicy},
         jetstream::{self, JetStreamLog},
     },
-    ops::Calls,
     proto::v1::{
         self as pb,
-        reservations_client::ReservationsClient,
         reservations_server::{Reservations, ReservationsServer},
     },
 };
-use support::{Goal, Random, Rounds};
+use support::{Goal, Rounds};
 use tokio::runtime::Runtime;
 use tonic::{
     Request, Response, Status,
-    client::Grpc,
-    codegen::http::uri::PathAndQuery,
     service::Routes,
     transport::{Channel, Server},
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const LOCATIONS: usize = 10;
-/// At each location: more than there are calls.
-const UNITS: i64 = 100_000_000;
-const RULES: &str = "[channel.web]\nsources = [\"*\"]\n";
 
 fn main() {
     if !support::is_bench() {
@@ -112,8 +104,8 @@ fn main() {
             Arc::new(EmbeddedLog::open(options).expect("the log opens"))
         };
         let (log, bare) = (open("log"), open("bare"));
-        let appends = support::size("appends", app::EMBEDDED_COMMAND_APPENDS_MAX);
-        let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, appends));
+        let options = instance_options(app::EMBEDDED_COMMAND_APPENDS_MAX);
+        let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, &options));
         let ours = channels(ours);
         calling.block_on(check(&ours[0]));
         let (uniform, hot) = (load(false, "embedded"), load(true, "embedded"));
@@ -179,7 +171,7 @@ fn main() {
     let (instance, address) = serving.block_on(start(
         Arc::clone(&log),
         skus,
-        support::size("appends", app::JETSTREAM_COMMAND_APPENDS_MAX),
+        &instance_options(app::JETSTREAM_COMMAND_APPENDS_MAX),
     ));
     let ours = channels(address);
     let (mut uniform_us, mut hot_us, mut floor_us) = (histogram(), histogram(), histogram());
@@ -232,130 +224,10 @@ fn main() {
     }
 }
 
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds")
-}
-
-async fn start(log: Arc<dyn Log>, skus: usize, appends: usize) -> (Arc<Instance>, SocketAddr) {
-    let options = instance::Options {
-        command_appends_max: appends,
+fn instance_options(appends: usize) -> instance::Options {
+    instance::Options {
+        command_appends_max: support::size("appends", appends),
         ..instance::Options::default()
-    };
-    let instance = Instance::start(log, &options).await.expect("it starts");
-    instance.caught_up().await;
-    let put = pb::RulesPut {
-        toml: RULES.into(),
-        ..pb::RulesPut::default()
-    };
-    instance.put_rules(put).await.expect("rules");
-    let mut id = 0;
-    for first in (0..skus).step_by(100) {
-        let mut movements = Vec::new();
-        for sku in first..skus.min(first + 100) {
-            for at in 0..LOCATIONS {
-                id += 1;
-                let (sku, at) = (support::sku(sku), support::location(at));
-                let movement = support::received(id, sku, UNITS, at);
-                movements.push(movement.encode_to_vec().into());
-            }
-        }
-        instance.post(movements).await.expect("stock");
-    }
-    let (_, health) = tonic_health::server::health_reporter();
-    let options = api::Options {
-        min_position_wait_max: Duration::from_secs(1),
-        message_bytes_max: 4 << 20,
-        reconcile: Default::default(),
-    };
-    let feeds = sellable::feed::Feeds::start(&instance, Default::default());
-    let routes = api::routes(&instance, &feeds, options, health);
-    let address = serve!(Server::builder().layer(Calls::default()), routes);
-    (instance, address)
-}
-
-/// One call is granted.
-async fn check(channel: &Channel) {
-    let request = request("check".into(), support::sku(0));
-    let answer = ReservationsClient::new(channel.clone())
-        .reserve(request)
-        .await;
-    let answer = answer.expect("an answer").into_inner();
-    assert!(
-        answer.granted && answer.allocations.len() == 1,
-        "{answer:?}"
-    );
-}
-
-fn request(id: String, sku: String) -> pb::ReserveRequest {
-    pb::ReserveRequest {
-        id,
-        channel: "web".into(),
-        lines: vec![pb::ReserveLine {
-            sku,
-            quantity: 1,
-            ..pb::ReserveLine::default()
-        }],
-        ..pb::ReserveRequest::default()
-    }
-}
-
-/// What one measurement came to.
-struct Done {
-    calls: u64,
-    elapsed: Duration,
-    /// In microseconds.
-    latencies: Histogram<u64>,
-}
-
-/// Callers of which each has one call under way.
-struct Load {
-    skus: usize,
-    callers: usize,
-    time: Duration,
-    next_id: Arc<AtomicU64>,
-    run: String,
-}
-
-impl Load {
-    async fn run(&self, channels: &[Channel]) -> Done {
-        let ends = Arc::new(AtomicBool::new(false));
-        let started = Instant::now();
-        let mut tasks = Vec::new();
-        for caller in 0..self.callers {
-            let mut client = Grpc::new(channels[caller % channels.len()].clone());
-            let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
-            let (skus, run) = (self.skus, self.run.clone());
-            tasks.push(tokio::spawn(async move {
-                let path = PathAndQuery::from_static("/sellable.v1.Reservations/Reserve");
-                let mut random = Random(caller as u64 + 1);
-                let mut latencies = histogram();
-                while !ends.load(Relaxed) {
-                    let id = next_id.fetch_add(1, Relaxed);
-                    let sku = support::sku(random.below(skus));
-                    let request = request(format!("{run}-{id}"), sku);
-                    let request = Request::new(Bytes::from(request.encode_to_vec()));
-                    let sent = Instant::now();
-                    client.ready().await.expect("connected");
-                    let answer = client.unary(request, path.clone(), Undecoded).await;
-                    answer.expect("an answer");
-                    let us = sent.elapsed().as_micros() as u64;
-                    latencies.saturating_record(us.max(1));
-                }
-                latencies
-            }));
-        }
-        tokio::time::sleep(self.time).await;
-        ends.store(true, Relaxed);
-        let mut latencies = histogram();
-        for task in tasks {
-            let one = task.await.expect("callers do not panic");
-            latencies.add(one).expect("the same range");
-        }
-        Done {
-            calls: latencies.len(),
-            elapsed: started.elapsed(),
-            latencies,
-        }
     }
 }
 

@@ -12,7 +12,8 @@
 //! | [`account`], [`verify`], [`findings`] | the own books, and the server's against them |
 //! | [`measure`], [`latency`] | counts and latencies, in all and over time |
 //! | [`outcome`], [`report`] | what came of it, for terminals, scripts and as a web page |
-//! | [`capacity`], [`process`] | the highest rate that holds; servers started for that |
+//! | [`capacity`] | the highest rate that holds |
+//! | [`process`], [`processors`] | servers started for a run; what they and this program take |
 //! | [`queries`] | the smallest load: queries of one channel at one rate |
 //! | [`server`] | which address may be loaded, and the connections to it |
 //! | [`random`], [`zipf`], [`words`] | numbers that stay the same for a seed; how they are written |
@@ -39,6 +40,7 @@ pub mod outcome;
 pub mod pacer;
 pub mod plan;
 pub mod process;
+pub mod processors;
 pub mod queries;
 pub mod ramps;
 pub mod random;

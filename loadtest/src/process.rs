@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{Failure, server::Address};
+use crate::{Failure, processors, server::Address};
 
 const START_MAX: Duration = Duration::from_secs(30);
 const START_POLL: Duration = Duration::from_millis(50);
@@ -24,8 +24,10 @@ pub struct Launch {
     pub binary: PathBuf,
     /// Its shards; none: as it likes.
     pub shards: Option<u32>,
-    /// Processors that it may use, as `taskset` takes them; none: all.
-    pub processors: Option<String>,
+    /// How many of this program's processors it may use; none: all.
+    pub processors: Option<u32>,
+    /// NATS server whose stream is its log; none: a log of its own.
+    pub nats: Option<String>,
     /// Further settings, `key=value`.
     pub settings: Vec<String>,
 }
@@ -40,7 +42,7 @@ pub struct Process {
 }
 
 impl Launch {
-    /// Starts a server with an empty log.
+    /// Starts a server, with an empty log unless that is on NATS.
     ///
     /// # Errors
     /// If it cannot be run, or does not come up.
@@ -60,7 +62,7 @@ impl Launch {
         let dir = tempfile::tempdir().map_err(failed)?;
         let (grpc, http) = free_ports().map_err(failed)?;
         let stderr = std::fs::File::create(log_of(&dir)).map_err(failed)?;
-        let mut command = self.command();
+        let mut command = self.command()?;
         command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{grpc}")])
@@ -70,10 +72,16 @@ impl Launch {
         if let Some(shards) = self.shards {
             command.args(["--shards", &shards.to_string()]);
         }
+        if let Some(nats) = &self.nats {
+            command.args(["--nats", nats]);
+        }
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
         let child = command
+            // Ctrl-C goes to the whole group of a terminal, and is not for the server: it has to
+            // answer for what was run.
+            .process_group(0)
             // A settings file that happens to lie in the working directory is not for it.
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -81,10 +89,7 @@ impl Launch {
             .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| {
-                Failure::usage(format!("cannot run {}: {error}", self.binary.display()))
-                    .hint("name the program `sellable` with --server-binary")
-            })?;
+            .map_err(|error| self.cannot_run(&error))?;
         let mut process = Process {
             child,
             dir,
@@ -94,12 +99,14 @@ impl Launch {
         Ok(process)
     }
 
-    fn command(&self) -> Command {
-        let mut command = match &self.processors {
+    fn command(&self) -> Result<Command, Failure> {
+        let mut command = match self.processors {
             None => Command::new(&self.binary),
-            Some(processors) => {
+            Some(count) => {
                 let mut command = Command::new("taskset");
-                command.args(["-c", processors]).arg(&self.binary);
+                command
+                    .args(["-c", &first_processors(count)?])
+                    .arg(&self.binary);
                 command
             }
         };
@@ -109,11 +116,49 @@ impl Launch {
                 command.env_remove(name);
             }
         }
-        command
+        Ok(command)
+    }
+
+    fn cannot_run(&self, error: &std::io::Error) -> Failure {
+        match self.processors {
+            None => Failure::usage(format!("cannot run {}: {error}", self.binary.display()))
+                .hint("name the program `sellable` with --server-binary"),
+            Some(_) => Failure::usage(format!("cannot run taskset: {error}"))
+                .hint("processors are varied with it; it is part of util-linux"),
+        }
     }
 }
 
+/// The first of the processors that this program may use, as `taskset` takes them: `0,1`.
+fn first_processors(count: u32) -> Result<String, Failure> {
+    let allowed = processors::allowed("self");
+    let first: Vec<String> = allowed
+        .iter()
+        .take(count as usize)
+        .map(u32::to_string)
+        .collect();
+    if first.len() < count as usize {
+        return Err(Failure::usage(format!(
+            "a server on {count} processors: this program may use {}",
+            allowed.len()
+        ))
+        .hint("ask for fewer, or run it on a larger machine"));
+    }
+    Ok(first.join(","))
+}
+
 impl Process {
+    /// Its process id; none once it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// How many processors it may use, as the system says; none if that is not told.
+    pub fn processors(&self) -> Option<u32> {
+        let allowed = processors::allowed(&self.id()?.to_string());
+        u32::try_from(allowed.len()).ok().filter(|count| *count > 0)
+    }
+
     /// Ends it in order. What does not end in time is ended by dropping it.
     pub async fn stop(mut self) {
         // It was not waited for so far, so that its number is still its own.

@@ -18,6 +18,7 @@ use crate::{
     orders::Orders,
     pacer::{self, Sent, Stop},
     plan::Plan,
+    processors::{Busy, Meter},
     proto::StatusResponse,
     replay::Recording,
     scenario::{Scenario, Via},
@@ -49,6 +50,8 @@ pub struct Access {
     pub allow_remote: bool,
     /// Replace the rules of the server.
     pub put_rules: bool,
+    /// Process id of the server, if it was started for this.
+    pub server_pid: Option<u32>,
 }
 
 /// A catalogue that is ready on a server.
@@ -74,6 +77,8 @@ pub struct Ran {
     pub sent: Sent,
     /// Digest of what was planned.
     pub digest: String,
+    /// Processors that were busy meanwhile.
+    pub busy: Busy,
 }
 
 impl Session {
@@ -165,11 +170,13 @@ impl Session {
         };
         let end = Duration::from_secs(scenario.seconds()) + follow_up(scenario);
         let in_flight = self.access.in_flight;
+        let meter = Meter::start(self.access.server_pid);
         let (sent, driver) = pacer::run(driver, world.start, end, in_flight, stop).await?;
         Ok(Ran {
             world,
             sent,
             digest: driver.plan.digest(),
+            busy: meter.read(),
         })
     }
 

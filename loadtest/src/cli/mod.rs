@@ -1,14 +1,16 @@
 //! Options, exit codes, wiring.
 
+mod bar;
 mod capacity;
 mod queries;
 mod run;
 mod scenarios;
+mod signals;
 
 use std::{
     io::Write,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{Failure, pacer::Stop, server::Address};
+use signals::Signals;
 
 /// Done: every call was answered, every number was right, every objective was reached.
 pub const EXIT_DONE: u8 = 0;
@@ -29,6 +32,8 @@ pub const EXIT_WRONG: u8 = 3;
 pub const EXIT_UNAVAILABLE: u8 = 4;
 /// Everything was answered and right, but not as fast as the objective asks.
 pub const EXIT_MISSED: u8 = 5;
+/// Interrupted twice, so that there is no report; as shells say it of Ctrl-C.
+pub const EXIT_AT_ONCE: u8 = 130;
 
 const IN_FLIGHT_MAX: u64 = 100_000;
 const CONNECTIONS_MAX: u64 = 1_000;
@@ -41,7 +46,11 @@ Exit codes:
   2  bad usage or bad input
   3  the server gave a wrong result, however fast it was
   4  no server, or one that cannot answer now
-  5  answered and right, but not as fast as the objective asks";
+  5  answered and right, but not as fast as the objective asks
+  130  interrupted twice: ended at once, without a report
+
+Ctrl-C, SIGTERM and SIGHUP end a run sooner: what was run is checked and reported. The second one
+ends the program at once. A server that was started for the run ends with it either way.";
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +119,14 @@ pub fn run(cli: Cli) -> ExitCode {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
-        .and_then(|runtime| runtime.block_on(dispatch(cli)));
+        .and_then(|runtime| {
+            let ended = runtime.block_on(until_interrupted_twice(cli));
+            // Calls that are still under way are not waited for.
+            runtime.shutdown_background();
+            ended
+        });
     match ended {
-        Ok(exit) => ExitCode::from(exit as u8),
+        Ok(exit) => ExitCode::from(exit),
         Err(failure) if json => {
             let error = json!({
                 "exit_code": failure.exit,
@@ -129,11 +143,23 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+/// Gives the exit code.
+async fn until_interrupted_twice(cli: Cli) -> Result<u8, Failure> {
+    let (stop, stopped) = watch::channel(None);
+    let signals = Signals::listen()
+        .map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
+    tokio::select! {
+        ended = dispatch(cli, stopped) => ended.map(|exit| exit as u8),
+        // What is dropped here ends the server that was started.
+        () = signals.twice(stop) => Ok(EXIT_AT_ONCE),
+    }
+}
+
+async fn dispatch(cli: Cli, stop: Stop) -> Result<Exit, Failure> {
     match cli.command {
-        Command::Run(args) => run::run(args, cli.json).await,
-        Command::Capacity(args) => capacity::run(args, cli.json).await,
-        Command::Queries(args) => queries::run(args, cli.json).await,
+        Command::Run(args) => run::run(args, cli.json, stop).await,
+        Command::Capacity(args) => capacity::run(args, cli.json, stop).await,
+        Command::Queries(args) => queries::run(args, cli.json, stop).await,
         Command::Scenarios(args) => scenarios::run(&args, cli.json),
     }
 }
@@ -147,21 +173,18 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))
 }
 
-/// Holds when the first Ctrl-C came; a second one ends the process as if there were no first.
-fn stop_at_signal() -> Stop {
-    let (stop, stopped) = watch::channel(None);
-    tokio::spawn(async move {
-        // Without signals there is no stop, and the run ends by itself.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.send_replace(Some(Instant::now()));
-        } else {
-            stop.closed().await;
+/// Does what comes before the first call, of which there is nothing to report if it is stopped.
+async fn prepare<T>(
+    stop: &Stop,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => done,
+        _ = stop.wait_for(Option::is_some) => {
+            Err(Failure::failed("interrupted before the first call was sent"))
         }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
-    });
-    stopped
+    }
 }
 
 fn now() -> String {
@@ -207,6 +230,7 @@ mod tests {
             EXIT_WRONG,
             EXIT_UNAVAILABLE,
             EXIT_MISSED,
+            EXIT_AT_ONCE,
         ] {
             assert!(EXIT_CODES.contains(&format!("\n  {exit}  ")));
         }

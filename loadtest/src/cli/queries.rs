@@ -6,11 +6,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinHandle;
 
-use super::{
-    CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print, stop_at_signal,
-};
+use super::{CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print};
 use crate::{
     Failure,
+    pacer::Stop,
     queries::{
         draw::{self, Queries, SKUS_PER_CALL_MAX},
         report::{Report, Setup},
@@ -79,8 +78,8 @@ fn exponent(text: &str) -> Result<f64, String> {
 }
 
 /// Runs, and prints the report.
-pub(super) async fn run(args: QueriesArgs, json: bool) -> Result<Exit, Failure> {
-    let report = load(args).await?;
+pub(super) async fn run(args: QueriesArgs, json: bool, stop: Stop) -> Result<Exit, Failure> {
+    let report = load(args, stop).await?;
     let text = if json {
         serde_json::to_string(&report)
             .map_err(|error| Failure::failed(format!("cannot write the report: {error}")))?
@@ -96,7 +95,7 @@ pub(super) async fn run(args: QueriesArgs, json: bool) -> Result<Exit, Failure> 
     })
 }
 
-async fn load(cli: QueriesArgs) -> Result<Report, Failure> {
+async fn load(cli: QueriesArgs, stop: Stop) -> Result<Report, Failure> {
     // Before anything is read or opened.
     let address = cli.target.address().await?;
     // Their ranges let these three fit.
@@ -137,7 +136,6 @@ async fn load(cli: QueriesArgs) -> Result<Report, Failure> {
     let limits = Limits { in_flight, timeout };
     let progress = Arc::new(Progress::default());
     let bar = Bar::show(schedule.calls(), progress.clone());
-    let stop = stop_at_signal();
     let ended = run::run(channels, schedule, queries, limits, progress, stop).await;
     bar.clear();
     let (sent, tally) = ended?;
@@ -217,7 +215,8 @@ mod tests {
     #[tokio::test]
     async fn a_remote_server_is_refused_before_anything_is_read() {
         let cli = args(&["--skus=/nowhere", "--server=10.0.0.1:7420"]).expect("options");
-        let failure = load(cli).await.expect_err("remote");
+        let (_keep, stop) = tokio::sync::watch::channel(None);
+        let failure = load(cli, stop).await.expect_err("remote");
         assert_eq!(failure.exit, EXIT_USAGE);
         assert!(failure.hint.contains("--allow-remote"));
     }

@@ -4,21 +4,18 @@ use std::{
     fs::File,
     io::BufReader,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::task::JoinHandle;
 
-use super::{
-    CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, REDRAW, Target, host, now, print, stop_at_signal,
-};
+use super::{CONNECTIONS_MAX, Exit, IN_FLIGHT_MAX, Target, bar::Bar, host, now, prepare, print};
 use crate::{
     Failure,
     drive::{Patience, World, setup::Progress},
     outcome::{Outcome, Setup, Verdict},
+    pacer::Stop,
     process::{Launch, Process},
     replay::Recording,
     report,
@@ -78,7 +75,7 @@ pub(super) struct Clients {
     /// Replace the server's channel rules by those of the scenario
     #[arg(long)]
     pub(super) put_rules: bool,
-    /// NATS server that takes movements, for `via = "nats"`
+    /// NATS server that takes movements, for `via = "nats"`; a server that is started follows it
     #[arg(long, value_name = "URL")]
     pub(super) nats: Option<String>,
     /// Connections, taken in turn
@@ -117,6 +114,7 @@ impl Clients {
             nats: self.nats.clone(),
             allow_remote,
             put_rules: self.put_rules,
+            server_pid: None,
         }
     }
 }
@@ -144,19 +142,22 @@ pub(super) fn new_prefix() -> String {
 }
 
 /// Runs, checks, prints, and writes the report.
-pub(super) async fn run(args: RunArgs, json: bool) -> Result<Exit, Failure> {
+pub(super) async fn run(args: RunArgs, json: bool, stop: Stop) -> Result<Exit, Failure> {
     let scenario = scenario(&args)?;
     // Before it takes minutes to find out.
     if let Some(file) = &args.report {
         report::can_be_written(file)?;
     }
-    let server = start(&args).await?;
+    let server = prepare(&stop, start(&args)).await?;
     let address = match &server {
         Some(server) => server.address.clone(),
         None => args.target.address().await?,
     };
-    let access = args.clients.access(address, args.target.allow_remote);
-    let outcome = carry_out(&args, &scenario, access).await;
+    let access = Access {
+        server_pid: server.as_ref().and_then(Process::id),
+        ..args.clients.access(address, args.target.allow_remote)
+    };
+    let outcome = carry_out(&args, &scenario, access, stop).await;
     if let Some(server) = server {
         server.stop().await;
     }
@@ -211,6 +212,7 @@ async fn start(args: &RunArgs) -> Result<Option<Process>, Failure> {
     };
     let launch = Launch {
         binary: std::path::absolute(binary).unwrap_or_else(|_| binary.clone()),
+        nats: args.clients.nats.clone(),
         settings: args.server_set.clone(),
         ..Launch::default()
     };
@@ -221,30 +223,29 @@ async fn carry_out(
     args: &RunArgs,
     scenario: &Scenario,
     access: Access,
+    stop: Stop,
 ) -> Result<Outcome, Failure> {
     let prefix = args.prefix.clone().unwrap_or_else(new_prefix);
     let recording = recording(args, scenario, &prefix)?;
-    let mut session = Session::open(access.clone(), scenario, &prefix, args.clients.seed).await?;
+    let open = Session::open(access.clone(), scenario, &prefix, args.clients.seed);
+    let mut session = prepare(&stop, open).await?;
     let progress = Arc::new(Progress::default());
-    let bar = Bar::show("opening stock", session.opening_movements(), {
-        let progress = progress.clone();
-        move || progress.posted()
-    });
-    let ready = session.set_up(scenario, &progress).await;
-    bar.clear();
-    ready?;
+    {
+        let posted = progress.clone();
+        let count = session.opening_movements();
+        let _bar = Bar::show("posting the opening stock", count, move || posted.posted());
+        prepare(&stop, session.set_up(scenario, &progress)).await?;
+    }
     let started_at = now();
     let mut bar = None;
-    let show = |world: &Arc<World>| bar = Some(Bar::show_time(scenario.seconds(), world.clone()));
-    let stop = stop_at_signal();
+    let show = |world: &Arc<World>| bar = Some(Bar::show_time(scenario, world.clone()));
     let ran = session.run(scenario, "", recording, show, stop).await;
-    if let Some(bar) = bar {
-        bar.clear();
-    }
+    drop(bar);
     let ran = ran?;
-    let bar = Bar::spin("checking every number");
-    session.verify(scenario, &ran).await;
-    bar.clear();
+    {
+        let _bar = Bar::spin("checking every number");
+        session.verify(scenario, &ran).await;
+    }
     let setup = Setup {
         server: access.address.url.clone(),
         server_version: session.status.version.clone(),
@@ -285,77 +286,4 @@ fn recording(
     let open = File::open(file)
         .map_err(|error| Failure::usage(format!("cannot read the recording {file}: {error}")))?;
     Recording::read(BufReader::new(open), file, prefix).map(|all| Some(Arc::new(all)))
-}
-
-/// A progress bar; only on a terminal.
-pub(super) struct Bar {
-    bar: ProgressBar,
-    redraws: Option<JoinHandle<()>>,
-}
-
-impl Bar {
-    /// Of something that is counted.
-    pub(super) fn show(what: &str, count: u64, at: impl Fn() -> u64 + Send + 'static) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-        bar.set_style(style(
-            "{msg} {wide_bar} {human_pos} of {human_len}, {eta} left",
-        ));
-        bar.set_message(what.to_owned());
-        Self::redraw(bar, move |bar| bar.set_position(at()))
-    }
-
-    /// Of a run, by its time.
-    pub(super) fn show_time(seconds: u64, world: Arc<World>) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(seconds), ProgressDrawTarget::stderr());
-        bar.set_style(style("{pos} of {len} s {wide_bar} {msg}"));
-        Self::redraw(bar, move |bar| {
-            bar.set_position(world.now().as_secs().min(seconds));
-            let ended = crate::words::number(world.ended.load(Ordering::Relaxed));
-            bar.set_message(format!("{ended} calls answered"));
-        })
-    }
-
-    /// Of something that takes its time.
-    pub(super) fn spin(what: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style("{spinner} {msg}"));
-        bar.set_message(what.to_owned());
-        Self::redraw(bar, |bar| bar.tick())
-    }
-
-    fn redraw(bar: ProgressBar, draw: impl Fn(&ProgressBar) + Send + 'static) -> Self {
-        let drawn = bar.clone();
-        let redraws = tokio::spawn(async move {
-            loop {
-                draw(&drawn);
-                tokio::time::sleep(REDRAW).await;
-            }
-        });
-        Self {
-            bar,
-            redraws: Some(redraws),
-        }
-    }
-
-    /// Takes it off the terminal.
-    pub(super) fn clear(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        if let Some(redraws) = self.redraws.take() {
-            redraws.abort();
-            self.bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

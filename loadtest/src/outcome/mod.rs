@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    findings::Finding, latency::Percentiles, measure::Kind, queries::report::Errors,
-    scenario::Scenario, session::Ran,
+    findings::Finding, latency::Percentiles, measure::Kind, processors::Busy,
+    queries::report::Errors, scenario::Scenario, session::Ran,
 };
 pub use judge::{Judgement, Verdict};
 pub(crate) use text::new_table;
@@ -32,6 +32,8 @@ pub struct Outcome {
     pub held_back: u64,
     /// When the run was stopped, in seconds from its start; null if it was not.
     pub interrupted_after_seconds: Option<f64>,
+    /// Processors that were busy during the run.
+    pub busy: Busy,
     /// Digest of all that was planned: equal seeds and scenarios have equal ones.
     pub plan_digest: String,
     /// What became of carts.
@@ -181,6 +183,7 @@ impl Outcome {
             sent: ran.sent.sent,
             held_back: ran.sent.held_back,
             interrupted_after_seconds: ran.sent.interrupted.map(|at| at.as_secs_f64()),
+            busy: ran.busy,
             plan_digest: ran.digest.clone(),
             carts: Carts {
                 decided,

@@ -41,6 +41,10 @@ impl Outcome {
             setup.seed,
             self.plan_digest
         );
+        let busy = self.busy.to_text();
+        if !busy.is_empty() {
+            let _ = writeln!(out, "busy     {busy}, on the mean");
+        }
         let _ = writeln!(out, "from     {}, {}\n", setup.host, setup.started_at);
         let _ = writeln!(out, "{}\n", self.kinds_table());
         out.push_str("Milliseconds, counted from when each call was due.\n");
@@ -140,6 +144,12 @@ impl Outcome {
         let _ = writeln!(out, "\n{word}: {}", self.judgement.headline);
         for reason in &self.judgement.reasons {
             let _ = writeln!(out, "- {reason}");
+        }
+        if !self.judgement.advice.is_empty() {
+            let _ = writeln!(out, "\nWhat was in the way, and what to do:");
+        }
+        for advice in &self.judgement.advice {
+            let _ = writeln!(out, "- {advice}");
         }
         for check in self.checks.iter().filter(|check| check.wrong > 0) {
             for example in check.examples.iter().take(EXAMPLES_MAX) {

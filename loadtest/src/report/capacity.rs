@@ -15,9 +15,11 @@ use crate::{
 /// The page of a capacity search.
 pub fn of_capacity(capacity: &Capacity) -> String {
     let question = &capacity.question;
-    let wrong = capacity.found.iter().any(|found| !found.wrong.is_empty());
-    let (class, verdict) = if wrong {
+    let any = |is: fn(&Found) -> bool| capacity.found.iter().any(is);
+    let (class, verdict) = if any(|found| !found.wrong.is_empty()) {
         ("wrong", "wrong")
+    } else if any(|found| found.interrupted) {
+        ("failed", "interrupted")
     } else {
         ("held", "measured")
     };
@@ -128,15 +130,16 @@ fn sizes(capacity: &Capacity) -> String {
     let header = COLUMNS.map(str::to_lowercase);
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut out = format!(
-        "<section class=\"card\"><h3>Sizes</h3><p>Rates that held, with the 99th percentiles \
-         there in milliseconds.</p>{}",
+        "<section class=\"card\"><h3>Sizes</h3><p>Rates that held, and what they took: 99th \
+         percentiles, and the server's busy cores, on the mean. <em>Plan for</em> leaves {} % \
+         free.</p>{}",
+        capacity.question.headroom_percent,
         html::table("", &header, &rows)
     );
     for found in &capacity.found {
-        let said = match (found.wrong.is_empty(), found.not_found) {
-            (false, _) => format!("wrong: {}", found.wrong.join("; ")),
-            (true, true) => "held at the highest rate tried".to_owned(),
-            (true, false) => format!("beyond it, {}", found.breaks),
+        let said = match found.wrong.is_empty() {
+            false => format!("wrong: {}", found.wrong.join("; ")),
+            true => found.beyond(),
         };
         out.push_str(&format!(
             "<p class=\"quiet\">{}: {}</p>",

@@ -66,6 +66,16 @@ fn header(outcome: &Outcome) -> String {
         out.push_str("</ul>");
     }
     out.push_str("</header>");
+    let advice = &outcome.judgement.advice;
+    if !advice.is_empty() {
+        out.push_str(
+            "<section class=\"card\"><h3>What was in the way, and what to do</h3><ul class=\"reasons\">",
+        );
+        for line in advice {
+            let _ = write!(out, "<li>{}</li>", escape(line));
+        }
+        out.push_str("</ul></section>");
+    }
     out
 }
 
@@ -207,15 +217,21 @@ fn throughput(outcome: &Outcome) -> String {
             at.answered_per_second
         }));
     }
-    let peaks = || {
-        lines
-            .iter()
-            .map(|line| greatest(values(std::slice::from_ref(line))))
-    };
-    let (most, fewest) = (greatest(peaks()), peaks().fold(f64::MAX, f64::min));
+    let peaks: Vec<f64> = lines
+        .iter()
+        .map(|line| greatest(values(std::slice::from_ref(line))))
+        .collect();
+    let most = peaks.iter().copied().fold(0.0, f64::max);
+    let fewest = peaks.iter().copied().fold(f64::MAX, f64::min);
     // Few carts among many queries would all lie on the base line.
     let y = match most > fewest * SPREAD_MAX {
-        true => Axis::log("calls/s", 1.0, most),
+        true => {
+            // Nothing has no place on such an axis.
+            for (_, rate) in lines.iter_mut().flat_map(|line| &mut line.points) {
+                *rate = rate.filter(|rate| *rate > 0.0);
+            }
+            Axis::log("calls/s", 1.0, most)
+        }
         false => Axis::linear("calls/s", most),
     };
     let chart = Chart {
@@ -422,6 +438,7 @@ fn configuration(outcome: &Outcome) -> String {
             outcome.plan_digest
         ),
     ));
+    facts.push(("Busy", outcome.busy.to_text()));
     let toml = toml::to_string(&outcome.scenario).unwrap_or_default();
     format!(
         "<section class=\"card\"><h3>Configuration</h3>{}<details><summary>The scenario, with \

@@ -61,6 +61,7 @@ async fn day(manner: Manner, seed: u64) -> Day {
         nats: None,
         allow_remote: false,
         put_rules: false,
+        server_pid: None,
     };
     let mut session = Session::open(access, &scenario, "lt", seed)
         .await

@@ -1,0 +1,168 @@
+//! What benchmarks of reservations share: an instance with stock, and callers that reserve of it.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use prost::Message;
+use sellable::{
+    api,
+    instance::{self, Instance},
+    log::Log,
+    ops::Calls,
+    proto::v1::{self as pb, reservations_client::ReservationsClient},
+};
+use tonic::{
+    Request,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Server},
+};
+
+use crate::{
+    grpc::{Undecoded, serve},
+    support::{self, Random},
+};
+
+pub(crate) const LOCATIONS: usize = 10;
+/// At each location: more than there are calls.
+const UNITS: i64 = 100_000_000;
+const RULES: &str = "[channel.web]\nsources = [\"*\"]\n";
+
+/// Of microseconds.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds")
+}
+
+/// An instance on this log, which serves as `sellable serve` does, with stock of each SKU.
+pub(crate) async fn start(
+    log: Arc<dyn Log>,
+    skus: usize,
+    options: &instance::Options,
+) -> (Arc<Instance>, SocketAddr) {
+    let instance = Instance::start(log, options).await.expect("it starts");
+    instance.caught_up().await;
+    let put = pb::RulesPut {
+        toml: RULES.into(),
+        ..pb::RulesPut::default()
+    };
+    instance.put_rules(put).await.expect("rules");
+    let mut id = 0;
+    for first in (0..skus).step_by(100) {
+        let mut movements = Vec::new();
+        for sku in first..skus.min(first + 100) {
+            for at in 0..LOCATIONS {
+                id += 1;
+                let (sku, at) = (support::sku(sku), support::location(at));
+                let movement = support::received(id, sku, UNITS, at);
+                movements.push(movement.encode_to_vec().into());
+            }
+        }
+        instance.post(movements).await.expect("stock");
+    }
+    let (_, health) = tonic_health::server::health_reporter();
+    let options = api::Options {
+        min_position_wait_max: Duration::from_secs(1),
+        message_bytes_max: 4 << 20,
+        reconcile: Default::default(),
+    };
+    let feeds = sellable::feed::Feeds::start(&instance, Default::default());
+    let routes = api::routes(&instance, &feeds, options, health);
+    let address = serve!(Server::builder().layer(Calls::default()), routes);
+    (instance, address)
+}
+
+/// One call is granted.
+pub(crate) async fn check(channel: &Channel) {
+    let request = request("check".into(), support::sku(0));
+    let answer = ReservationsClient::new(channel.clone())
+        .reserve(request)
+        .await;
+    let answer = answer.expect("an answer").into_inner();
+    assert!(
+        answer.granted && answer.allocations.len() == 1,
+        "{answer:?}"
+    );
+}
+
+fn request(id: String, sku: String) -> pb::ReserveRequest {
+    pb::ReserveRequest {
+        id,
+        channel: "web".into(),
+        lines: vec![pb::ReserveLine {
+            sku,
+            quantity: 1,
+            ..pb::ReserveLine::default()
+        }],
+        ..pb::ReserveRequest::default()
+    }
+}
+
+/// What one measurement came to.
+pub(crate) struct Done {
+    pub(crate) calls: u64,
+    pub(crate) elapsed: Duration,
+    /// In microseconds.
+    pub(crate) latencies: Histogram<u64>,
+}
+
+/// Callers of which each has one call under way.
+pub(crate) struct Load {
+    pub(crate) skus: usize,
+    pub(crate) callers: usize,
+    pub(crate) time: Duration,
+    pub(crate) next_id: Arc<AtomicU64>,
+    pub(crate) run: String,
+}
+
+impl Load {
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, channels: &[Channel]) -> Done {
+        let ends = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        let mut tasks = Vec::new();
+        for caller in 0..self.callers {
+            let mut client = Grpc::new(channels[caller % channels.len()].clone());
+            let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
+            let (skus, run) = (self.skus, self.run.clone());
+            tasks.push(tokio::spawn(async move {
+                let path = PathAndQuery::from_static("/sellable.v1.Reservations/Reserve");
+                let mut random = Random(caller as u64 + 1);
+                let mut latencies = histogram();
+                while !ends.load(Relaxed) {
+                    let id = next_id.fetch_add(1, Relaxed);
+                    let sku = support::sku(random.below(skus));
+                    let request = request(format!("{run}-{id}"), sku);
+                    let request = Request::new(Bytes::from(request.encode_to_vec()));
+                    let sent = Instant::now();
+                    client.ready().await.expect("connected");
+                    let answer = client.unary(request, path.clone(), Undecoded).await;
+                    answer.expect("an answer");
+                    let us = sent.elapsed().as_micros() as u64;
+                    latencies.saturating_record(us.max(1));
+                }
+                latencies
+            }));
+        }
+        tokio::time::sleep(self.time).await;
+        ends.store(true, Relaxed);
+        let mut latencies = histogram();
+        for task in tasks {
+            let one = task.await.expect("callers do not panic");
+            latencies.add(one).expect("the same range");
+        }
+        Done {
+            calls: latencies.len(),
+            elapsed: started.elapsed(),
+            latencies,
+        }
+    }
+}
