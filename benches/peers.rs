@@ -113,8 +113,9 @@ fn run() -> Result<Report, String> {
     let mut report = Report {
         host: Host::look(dir.path(), [true, wants_servers]),
         how: format!(
-            "{rounds} rounds of {} ms each, {MANY_ROUNDS} with {many} callers; {skus} SKUs",
-            time.as_millis()
+            "{rounds} rounds of {} ms each, {MANY_ROUNDS} with {many} callers; {} SKUs",
+            time.as_millis(),
+            support::figure(skus as f64)
         ),
         sections: Vec::new(),
         memory: Vec::new(),

@@ -65,7 +65,7 @@ out=target/peers
 mkdir -p "$out"
 cargo bench --workspace --bench intake --bench peers --no-run
 # Nothing else is measured while JetStream is.
-cargo bench --workspace --bench intake >"$out/intake.md"
+cargo bench --workspace --bench intake -- --rounds 3 >"$out/intake.md"
 cat "$out/intake.md" >&2
 cargo bench --workspace --bench peers -- --intake "$PWD/$out/intake.md" "$@" >"$out/RESULTS.md"
 mv "$out/RESULTS.md" benches/RESULTS.md

@@ -31,6 +31,8 @@ impl Host {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let memory = line_of("/proc/meminfo", "MemTotal");
         let kib = memory.trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+        let load = line_of("/proc/loadavg", "");
+        let load = load.split(' ').next().unwrap_or_default();
         let mut facts = vec![
             (
                 "date",
@@ -42,7 +44,7 @@ impl Host {
             ),
             ("memory", format!("{} GiB", kib >> 20)),
             ("kernel", line_of("/proc/sys/kernel/osrelease", "")),
-            ("load before", line_of("/proc/loadavg", "")),
+            ("load average before", load.into()),
             ("disk", disk(dir)),
             ("Sellable", sellable()),
             ("rustc", version(Path::new("rustc"))),

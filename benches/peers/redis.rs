@@ -37,7 +37,8 @@ return 1
 ";
 
 /// `KEYS`: the id, then the cell of each line, one unit each; `ARGV`: seconds for which the id is
-/// remembered. Each cell is read and written once, however many lines name it.
+/// remembered, and whether the lines are. Each cell is read and written once, however many lines
+/// name it.
 const RESERVE_LINES: &str = "
 if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then
   return tonumber(redis.call('GET', KEYS[1]))
@@ -55,6 +56,15 @@ for key, units in pairs(wanted) do
 end
 for key, units in pairs(wanted) do
   redis.call('HINCRBY', key, 'reserved', units)
+end
+if ARGV[2] == '1' then
+  local lines = {}
+  for at = 2, #KEYS do
+    lines[#lines + 1] = at - 1
+    lines[#lines + 1] = KEYS[at]
+  end
+  redis.call('HSET', 'lines:' .. KEYS[1], unpack(lines))
+  redis.call('EXPIRE', 'lines:' .. KEYS[1], ARGV[1])
 end
 return 1
 ";
@@ -164,13 +174,16 @@ impl Redis {
             connection: open[at % connections].clone(),
             scripts: self.scripts.clone(),
             skus: self.skus,
+            keeps_lines: false,
         };
         (0..stores).map(store).collect()
     }
 
-    /// Bytes that it uses for what `fill` puts in, as it counts itself.
+    /// Bytes that it uses for what `fill` puts in, as it counts itself; it holds nothing else.
     pub(crate) async fn used_by(&self, fill: impl AsyncFn(MultiplexedConnection)) -> u64 {
         let mut connection = connect(&self.client).await.expect("it answers");
+        let emptied = redis::cmd("FLUSHALL").exec_async(&mut connection).await;
+        emptied.expect("it is empty");
         let mut used = async || -> u64 {
             let mut command = redis::cmd("INFO");
             let info = command.arg("memory").query_async(&mut connection);
@@ -218,9 +231,18 @@ pub(crate) struct RedisStore {
     connection: MultiplexedConnection,
     scripts: Scripts,
     skus: usize,
+    keeps_lines: bool,
 }
 
 impl RedisStore {
+    /// The same, but reservations of many lines keep them, so that one of them could be released.
+    pub(crate) fn keeping_lines(self) -> Self {
+        Self {
+            keeps_lines: true,
+            ..self
+        }
+    }
+
     fn reserve_command(&self, id: &str, cell: Cell, units: i64) -> redis::Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.scripts.reserve).arg(2);
@@ -247,7 +269,7 @@ impl Store for RedisStore {
         for cell in cells {
             command.arg(key(*cell));
         }
-        command.arg(REMEMBERED_S);
+        command.arg(REMEMBERED_S).arg(i32::from(self.keeps_lines));
         let granted: i64 = command
             .query_async(&mut self.connection)
             .await

@@ -6,7 +6,7 @@ use crate::{
     load::{Load, Side},
     ours::Ours,
     postgres::Postgres,
-    redis::{self, KeptSums, Pipelined, Redis},
+    redis::{self, KeptSums, Pipelined, Redis, RedisStore},
     report::{Memory, Section},
     store::{Carts, LINES, ManyLines, OneLine, Store, check},
     support::Goal,
@@ -188,35 +188,36 @@ fn counted<'r>(
 pub(crate) fn many_lines(servers: &Servers, load: &Load<'_>, callers: usize) -> Section {
     const PIPELINED: &str = "Redis, 100 calls of one line pipelined";
     const ONE_CALL: &str = "Redis, one call of 100 lines";
+    const ONE_CALL_KEPT: &str = "Redis, one call of 100 lines, kept";
     const ONE_STATEMENT: &str = "PostgreSQL, one statement of 100 lines";
     let runtime = load.runtime;
     let ours = runtime.block_on(servers.ours.stores(callers, SHARED));
     let redis = || runtime.block_on(servers.redis.stores(callers, callers));
     let postgres = runtime.block_on(servers.postgres.stores(callers));
-    let mut one = runtime.block_on(async {
-        (
-            servers.ours.stores(1, 1).await,
-            servers.redis.stores(2, 1).await,
-            servers.postgres.stores(1).await,
-        )
-    });
-    let mut redis_counter = || one.1.pop().expect("two");
+    // One store more, to count with, for each side.
+    let our_counter = runtime.block_on(servers.ours.stores(1, 1)).remove(0);
+    let redis_counter = || runtime.block_on(servers.redis.stores(1, 1)).remove(0);
+    let postgres_counter = runtime.block_on(servers.postgres.stores(1)).remove(0);
+    let keeping = redis().into_iter().map(RedisStore::keeping_lines).collect();
+    let ours = load.side(OURS, ManyLines::callers(ours, load.next_run()));
     let pipelined = load.side(PIPELINED, Pipelined::callers(redis(), load.next_run()));
     let one_call = load.side(ONE_CALL, ManyLines::callers(redis(), load.next_run()));
-    let ours = load.side(OURS, ManyLines::callers(ours, load.next_run()));
+    let kept = load.side(ONE_CALL_KEPT, ManyLines::callers(keeping, load.next_run()));
     let postgres = ManyLines::callers(postgres, load.next_run());
     let postgres = load.side(ONE_STATEMENT, postgres);
     let sides = vec![
-        counted(load, ours, OURS, one.0.remove(0)),
+        counted(load, ours, OURS, our_counter),
         counted(load, pipelined, REDIS, redis_counter()),
         counted(load, one_call, REDIS, redis_counter()),
-        counted(load, postgres, POSTGRES, one.2.remove(0)),
+        counted(load, kept, REDIS, redis_counter()),
+        counted(load, postgres, POSTGRES, postgres_counter),
     ];
     let what = format!("Reserve {LINES} lines a call, all on one cell, {callers} callers");
     let measured = load.alternate(&what, sides);
     Section::new(what, "lines/s", measured)
         .compare(OURS, PIPELINED, Goal::AtLeast(5.0))
         .compare(OURS, ONE_CALL, Goal::None)
+        .compare(OURS, ONE_CALL_KEPT, Goal::None)
         .compare(OURS, ONE_STATEMENT, Goal::None)
 }
 
