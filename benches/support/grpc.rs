@@ -17,8 +17,11 @@ pub(crate) const STREAMS_MAX: u32 = 1_000;
 
 // Serves as `sellable serve` does. A macro, since layers differ in their types.
 macro_rules! serve {
-    ($server:expr, $routes:expr) => {{
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    ($server:expr, $routes:expr) => {
+        $crate::grpc::serve!($server, $routes, 0)
+    };
+    ($server:expr, $routes:expr, $port:expr) => {{
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", $port)).await;
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let incoming =
