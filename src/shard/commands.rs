@@ -12,6 +12,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use smallvec::SmallVec;
+
 use super::books::ShardBooks;
 use crate::{
     domain::{
@@ -272,14 +274,18 @@ fn reserve(
     names: &impl LocationNames,
 ) {
     let (mut mine, mut yes) = (false, true);
-    for (place, line) in reservation.lines.iter().enumerate() {
+    let mut taken = Taken::default();
+    for (line, place) in reservation.lines.iter().zip(&reservation.planned) {
         if line.shard == shard {
             mine = true;
-            let planned = plan(ledger, reservation, place, names);
-            yes &= planned.is_ok();
-            reservation.planned[place]
-                .set(planned)
-                .expect("each line is planned once");
+            let before = taken.of(line);
+            let planned = plan(ledger, reservation, line, before, names);
+            match &planned {
+                Ok(allocations) if reservation.lines.len() > 1 => taken.add(line, allocations),
+                Ok(_) => {}
+                Err(_) => yes = false,
+            }
+            place.set(planned).expect("each line is planned once");
         }
     }
     if !mine || !reservation.ballot.vote(yes) {
@@ -301,27 +307,48 @@ fn reserve(
     }
 }
 
-/// Finds the units of one line. Those of earlier lines with the same SKU count as taken.
+/// What the lines of a cart have taken so far: for each SKU, units by location. So a cart of many
+/// lines of one SKU costs no more for each of them than one of many SKUs.
+#[derive(Default)]
+struct Taken<'r>(SmallVec<[(&'r Line, Allocations); 4]>);
+
+impl<'r> Taken<'r> {
+    fn place_of(&self, line: &Line) -> Option<usize> {
+        let is_same = |(first, _): &(&Line, _)| first.hash == line.hash && first.sku == line.sku;
+        self.0.iter().position(is_same)
+    }
+
+    fn of(&self, line: &Line) -> &[(Loc, i64)] {
+        self.place_of(line).map_or(&[], |place| &self.0[place].1)
+    }
+
+    fn add(&mut self, line: &'r Line, allocations: &Allocations) {
+        let Some(place) = self.place_of(line) else {
+            self.0.push((line, allocations.clone()));
+            return;
+        };
+        let before = &mut self.0[place].1;
+        for (at, units) in allocations {
+            match before.iter_mut().find(|(loc, _)| loc == at) {
+                Some((_, sum)) => *sum += units,
+                None => before.push((*at, *units)),
+            }
+        }
+    }
+}
+
+/// Finds the units of one line, beside what lines before it have taken of the SKU.
 fn plan(
     ledger: &mut Ledger<ShardBooks>,
     reservation: &Reservation,
-    place: usize,
+    line: &Line,
+    taken: &[(Loc, i64)],
     names: &impl LocationNames,
 ) -> Result<Allocations, Short> {
-    let line = &reservation.lines[place];
-    let mut taken = Allocations::new();
-    for (before, planned) in reservation.lines[..place].iter().zip(&reservation.planned) {
-        if before.hash == line.hash
-            && before.sku == line.sku
-            && let Some(Ok(allocations)) = planned.get()
-        {
-            taken.extend_from_slice(allocations);
-        }
-    }
     let channel = reservation.channel;
     let offers = ledger
         .books_mut()
-        .offers(line.hash, &line.sku, channel, line.only, &taken);
+        .offers(line.hash, &line.sku, channel, line.only, taken);
     let offers = offers.ok_or(Short {
         available: 0,
         reason: ShortReason::UnknownSku,
