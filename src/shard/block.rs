@@ -440,6 +440,22 @@ fn locations_bytes(cells_max: u32) -> usize {
     cells_max as usize * 2 * size_of::<u32>()
 }
 
+/// As many cells as fit into the memory that an allocator gives for a block of this shape: mimalloc,
+/// like others, has four sizes for each doubling, and what is between two of them would be lost.
+pub(crate) fn cells_that_fit(name_len: usize, shape: Shape) -> u32 {
+    let bytes = layout(name_len, shape).size();
+    let given = bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(16));
+    let mut fits = shape;
+    while let larger = (Shape {
+        cells_max: fits.cells_max + 1,
+        ..fits
+    }) && layout(name_len, larger).size() <= given
+    {
+        fits = larger;
+    }
+    fits.cells_max
+}
+
 fn layout(name_len: usize, shape: Shape) -> Layout {
     let bytes = HEADER
         + name_len.next_multiple_of(8)
@@ -458,6 +474,19 @@ mod tests {
         channels: 3,
         wide: false,
     };
+
+    #[test]
+    fn no_cell_more_would_fit() {
+        let shape = |cells_max| Shape { cells_max, ..SHAPE };
+        let bytes = |cells_max| layout(13, shape(cells_max)).size();
+        for cells in 1..200 {
+            let fits = cells_that_fit(13, shape(cells));
+            assert!(fits >= cells && bytes(fits) < bytes(cells) * 5 / 4 + 16);
+            assert_eq!(cells_that_fit(13, shape(fits)), fits);
+        }
+        // Ten locations and three channels: 512 bytes, and not 640.
+        assert_eq!((cells_that_fit(13, shape(10)), bytes(11)), (11, 504));
+    }
 
     #[test]
     fn holds_what_was_put() {

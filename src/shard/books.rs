@@ -13,7 +13,7 @@ use crossbeam::epoch::{self, Guard};
 use smallvec::SmallVec;
 
 use super::{
-    block::{Block, Shape},
+    block::{Block, Shape, cells_that_fit},
     changes::{Cause, Change, Changes, Published, UNITS_MAX},
     index::Index,
     locations::Locations,
@@ -392,11 +392,14 @@ impl Desk {
         wide: bool,
         guard: &'g Guard,
     ) -> &'g Block {
-        let shape = Shape {
-            cells_max: room_for(cells.max(block.shape().cells_max)),
-            channels: self.channels(),
-            wide,
-        };
+        let shape = with_room(
+            block.name(),
+            Shape {
+                cells_max: cells.max(block.shape().cells_max),
+                channels: self.channels(),
+                wide,
+            },
+        );
         let (hash, copy) = (block.hash(), block.copy(shape));
         self.put_in_place(index, copy);
         // SAFETY: just allocated.
@@ -664,12 +667,15 @@ fn sum_of(mut balances: Balances, by: Balances) -> Balances {
     balances
 }
 
-/// Room for a few more cells than there are, so that not every new one makes a new block.
-fn room_for(cells: u32) -> u32 {
-    match cells {
-        0..=2 => cells,
-        3..=8 => cells.next_multiple_of(2),
-        _ => (cells + cells / 8).next_multiple_of(4),
+/// With room for a few more cells, so that not every new one makes a new block.
+fn with_room(name: &str, shape: Shape) -> Shape {
+    let few_more = Shape {
+        cells_max: shape.cells_max + shape.cells_max / 8,
+        ..shape
+    };
+    Shape {
+        cells_max: cells_that_fit(name.len(), few_more),
+        ..shape
     }
 }
 

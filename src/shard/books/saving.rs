@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::epoch;
 
-use super::{ShardBooks, room_for};
+use super::{ShardBooks, with_room};
 use crate::{
     domain::{
         balances::{ACCOUNTS, Balances, Loc},
@@ -113,10 +113,11 @@ impl ShardBooks {
     fn put_back(&mut self, saved: &SavedBlock<'_>, own: bool) {
         let Self { index, desk } = self;
         let shape = Shape {
-            cells_max: room_for(saved.cells as u32).max(1),
+            cells_max: (saved.cells as u32).max(1),
             channels: desk.channels(),
             wide: saved.wide,
         };
+        let shape = with_room(saved.name, shape);
         let made = Block::allocate(saved.hash, saved.name, shape);
         // SAFETY: just allocated, and handed over below.
         let block = unsafe { made.as_ref() };
