@@ -56,6 +56,8 @@ const PRODUCERS: usize = 64;
 const PREPARED_PER_SECOND: usize = 1_500_000;
 /// Records of movements on their way to JetStream, as `sellable serve` has them.
 const JETSTREAM_APPENDS_MAX: usize = 64;
+/// Part of the movements due that has to get through for a round to be a flooded one.
+const GOT_THROUGH_MIN: f64 = 0.9;
 /// Ids below belong to the stock.
 const FIRST_ID: u64 = 1_000_000_000;
 
@@ -113,9 +115,21 @@ fn main() {
     let all = [("embedded, synced", embedded), ("JetStream", jetstream)];
     support::head("flooded", "p99 of a reservation, µs");
     for (name, measured) in &all {
-        support::row(name, "quiet", &measured.p99, Goal::AtMost(3.0));
+        // A flood that ran dry, or did not get through, is not the one that was meant.
+        let goal = match measured.is_flooded() {
+            true => Goal::AtMost(3.0),
+            false => Goal::None,
+        };
+        support::row(name, "quiet", &measured.p99, goal);
     }
     println!();
+    for (name, measured) in all.iter().filter(|(_, measured)| !measured.is_flooded()) {
+        println!(
+            "{name}: only {} of {} movements/s got through, so the ratio is not held against the goal.",
+            figure(measured.got_through()),
+            figure(measured.asked)
+        );
+    }
     println!("| movements/s | can be applied | asked | applied beside reservations |");
     println!("|---|---:|---:|---:|");
     for (name, measured) in &all {
@@ -123,7 +137,7 @@ fn main() {
             "| {name} | {} | {} | {} |",
             figure(measured.most),
             figure(measured.asked),
-            figure(support::median(&measured.applied))
+            figure(measured.got_through())
         );
     }
     println!();
@@ -170,6 +184,17 @@ struct Measured {
     applied: Vec<f64>,
     quiet: Side,
     flooded: Side,
+}
+
+impl Measured {
+    /// Movements per second that were applied, in the median round.
+    fn got_through(&self) -> f64 {
+        support::median(&self.applied)
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.got_through() >= GOT_THROUGH_MIN * self.asked
+    }
 }
 
 /// All calls of one kind of rounds.
