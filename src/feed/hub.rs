@@ -132,13 +132,13 @@ pub(super) struct Made {
 }
 
 impl Feed {
-    fn new(channel: &str, shared: &Shared, position: Position) -> Self {
+    fn new(channel: &str, log: Arc<str>, position: Position, kept_max: usize) -> Self {
         let grpc = Delivery::new(Way::Grpc, "");
         Self {
             channel: channel.into(),
-            log: Arc::clone(&shared.log),
+            log,
             state: Mutex::new(FeedState {
-                recent: Recent::new(position, shared.options.kept_max),
+                recent: Recent::new(position, kept_max),
                 position,
                 as_of: position,
                 told: position,
@@ -199,10 +199,12 @@ impl Feed {
     }
 
     /// The next update for a receiver that has the changes before a number, and everything up to a
-    /// position: mostly one that was made for others already.
+    /// position: mostly one that was made for others already. One that read the state while a large
+    /// wave was being published may be ahead of the others, and is never taken back.
     pub(super) fn update_from(&self, state: &mut FeedState, from: u64, position: Position) -> Made {
         if let Some(made) = state.made.get(&from)
             && made.update.after <= position
+            && made.update.position >= position
         {
             return made.clone();
         }
@@ -297,7 +299,8 @@ impl Shared {
         if let Some(feed) = feeds.get(channel) {
             return Arc::clone(feed);
         }
-        let feed = Arc::new(Feed::new(channel, self, *self.as_of.borrow()));
+        let (log, position) = (Arc::clone(&self.log), *self.as_of.borrow());
+        let feed = Arc::new(Feed::new(channel, log, position, self.options.kept_max));
         feeds.insert(Arc::clone(&feed.channel), Arc::clone(&feed));
         feed
     }
@@ -569,4 +572,32 @@ impl Drop for Feeds {
 /// Waits a little for rules to be in force everywhere.
 pub(super) async fn rules_change() {
     tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_ahead_of_the_others_is_not_taken_back() {
+        let feed = Feed::new("web", "log".into(), 0, 100);
+        let mut state = feed.lock();
+        let from = state.recent.next_no();
+        let number = Number {
+            sku: "A".into(),
+            units: 1,
+            before: None,
+            logged_us: 0,
+            occurred_us: 0,
+        };
+        // Part of a large wave: nothing is complete after position 0 yet.
+        state.recent.put(number, 15, 0);
+        let mut update = |position| feed.update_from(&mut state, from, position).update;
+        let behind = update(0);
+        assert_eq!((behind.after, behind.position), (0, 0));
+        let ahead = update(15);
+        assert_eq!((ahead.after, ahead.position), (15, 15));
+        assert_eq!(ahead.numbers, behind.numbers);
+        assert_eq!(update(0).position, 0);
+    }
 }
