@@ -16,6 +16,8 @@
 //! `--ms` of one measurement (1,000), `--rounds` (5), `--only carts|reserve|lines|memory`,
 //! `--intake FILE` (what that benchmark printed, to be told with the rest).
 
+#[path = "support/empty.rs"]
+mod empty;
 #[path = "support/grpc.rs"]
 mod grpc;
 #[path = "peers/host.rs"]

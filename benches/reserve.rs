@@ -15,6 +15,8 @@
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
 //! (as `sellable serve` has them), `--ms` of one measurement, `--rounds`.
 
+#[path = "support/empty.rs"]
+mod empty;
 #[path = "support/grpc.rs"]
 mod grpc;
 #[path = "../tests/support/nats.rs"]
@@ -34,6 +36,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use empty::Empty;
 use grpc::{connect, runtime, serve};
 use hdrhistogram::Histogram;
 use prost::Message;
@@ -45,15 +48,11 @@ use sellable::{
         embedded::{self, EmbeddedLog, FsyncPolicy},
         jetstream::{self, JetStreamLog},
     },
-    proto::v1::{
-        self as pb,
-        reservations_server::{Reservations, ReservationsServer},
-    },
+    proto::v1::{self as pb, reservations_server::ReservationsServer},
 };
 use support::{Goal, Rounds};
 use tokio::runtime::Runtime;
 use tonic::{
-    Request, Response, Status,
     service::Routes,
     transport::{Channel, Server},
 };
@@ -294,61 +293,4 @@ fn echo(runtime: &Runtime, log: &Arc<dyn Log>, callers: usize, time: Duration) -
             latencies,
         }
     })
-}
-
-/// Answers without deciding anything.
-struct Empty;
-
-#[tonic::async_trait]
-impl Reservations for Empty {
-    async fn reserve(
-        &self,
-        request: Request<pb::ReserveRequest>,
-    ) -> Result<Response<pb::ReserveResponse>, Status> {
-        let request = request.into_inner();
-        let allocation = |line: pb::ReserveLine| pb::Allocation {
-            line: "1".into(),
-            sku: line.sku,
-            location: "DC-0001".into(),
-            quantity: line.quantity,
-        };
-        Ok(Response::new(pb::ReserveResponse {
-            granted: true,
-            allocations: request.lines.into_iter().map(allocation).collect(),
-            position: 1_000_000,
-            log_time: Some(prost_types::Timestamp {
-                seconds: 1_700_000_000,
-                nanos: 123_456_000,
-            }),
-            ..pb::ReserveResponse::default()
-        }))
-    }
-
-    async fn confirm(
-        &self,
-        _: Request<pb::ConfirmRequest>,
-    ) -> Result<Response<pb::ConfirmResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn release(
-        &self,
-        _: Request<pb::ReleaseRequest>,
-    ) -> Result<Response<pb::ReleaseResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn extend(
-        &self,
-        _: Request<pb::ExtendRequest>,
-    ) -> Result<Response<pb::ExtendResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn get(
-        &self,
-        _: Request<pb::GetReservationRequest>,
-    ) -> Result<Response<pb::Reservation>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
 }

@@ -54,8 +54,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PRODUCERS: usize = 64;
 /// More than are applied in a second: so many are prepared to find out how many are.
 const PREPARED_PER_SECOND: usize = 1_500_000;
-/// Records of movements on their way to JetStream, as `sellable serve` has them.
-const JETSTREAM_APPENDS_MAX: usize = 64;
 /// Part of the movements due that has to get through for a round to be a flooded one.
 const GOT_THROUGH_MIN: f64 = 0.9;
 /// Ids below belong to the stock.
@@ -106,7 +104,7 @@ fn main() {
         &runtimes,
         Arc::new(log),
         &instance::Options {
-            appends_max: JETSTREAM_APPENDS_MAX,
+            appends_max: app::JETSTREAM_APPENDS_MAX,
             command_appends_max: app::JETSTREAM_COMMAND_APPENDS_MAX,
             ..instance::Options::default()
         },

@@ -52,7 +52,7 @@ const EMBEDDED_APPENDS_MAX: usize = 2;
 /// took a sixth less processor time (`benches/reserve.rs`).
 pub const EMBEDDED_COMMAND_APPENDS_MAX: usize = 1;
 /// Appends under way at once: each waits for the server's acknowledgement.
-const JETSTREAM_APPENDS_MAX: usize = 64;
+pub const JETSTREAM_APPENDS_MAX: usize = 64;
 /// The same for commands, of which a record should have many: with 64 callers on two cores, 64
 /// gave a median latency of 2.6 ms where one to eight gave 1.6 to 1.8 ms (`benches/reserve.rs`).
 pub const JETSTREAM_COMMAND_APPENDS_MAX: usize = 2;

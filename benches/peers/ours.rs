@@ -5,19 +5,17 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use rustix::process::Signal;
 use sellable::proto::v1::{
-    self as pb,
-    availability_client::AvailabilityClient,
-    movements_client::MovementsClient,
-    reservations_client::ReservationsClient,
-    reservations_server::{Reservations, ReservationsServer},
+    self as pb, availability_client::AvailabilityClient, movements_client::MovementsClient,
+    reservations_client::ReservationsClient, reservations_server::ReservationsServer,
 };
 use tonic::{
-    Request, Response, Status,
+    Status,
     service::Routes,
     transport::{Channel, Endpoint, Server},
 };
 
 use crate::{
+    empty::Empty,
     grpc::{connect, runtime, serve},
     process::{Process, tied},
     program::{free_port, without_settings},
@@ -213,66 +211,4 @@ pub(crate) fn serve_empty(port: usize) {
         serve!(Server::builder(), routes, port);
         std::future::pending::<()>().await;
     });
-}
-
-/// Grants everything and keeps nothing.
-struct Empty;
-
-#[tonic::async_trait]
-impl Reservations for Empty {
-    async fn reserve(
-        &self,
-        request: Request<pb::ReserveRequest>,
-    ) -> Result<Response<pb::ReserveResponse>, Status> {
-        let request = request.into_inner();
-        let allocation = |(at, line): (usize, pb::ReserveLine)| pb::Allocation {
-            line: (at + 1).to_string(),
-            sku: line.sku,
-            location: line.location,
-            quantity: line.quantity,
-        };
-        Ok(Response::new(pb::ReserveResponse {
-            granted: true,
-            allocations: request
-                .lines
-                .into_iter()
-                .enumerate()
-                .map(allocation)
-                .collect(),
-            position: 1_000_000,
-            log_time: Some(prost_types::Timestamp {
-                seconds: support::NOW_US / 1_000_000,
-                nanos: 123_456_000,
-            }),
-            ..pb::ReserveResponse::default()
-        }))
-    }
-
-    async fn confirm(
-        &self,
-        _: Request<pb::ConfirmRequest>,
-    ) -> Result<Response<pb::ConfirmResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn release(
-        &self,
-        _: Request<pb::ReleaseRequest>,
-    ) -> Result<Response<pb::ReleaseResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn extend(
-        &self,
-        _: Request<pb::ExtendRequest>,
-    ) -> Result<Response<pb::ExtendResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn get(
-        &self,
-        _: Request<pb::GetReservationRequest>,
-    ) -> Result<Response<pb::Reservation>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
 }

@@ -1,8 +1,7 @@
 //! The `Availability` service.
 
-use tonic::{Request, Response, Status};
-
 use prost::Message;
+use tonic::{Request, Response, Status};
 
 use super::{Service, balances, log_time, now_us, raw::availability_server::Availability, status};
 use crate::{

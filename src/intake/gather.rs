@@ -11,12 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
     commands::CommandReceipt,
-    sequencer::{Pending, Receipts, Waiting},
+    sequencer::{Pending, Waiting},
 };
 use crate::{
     limits::RECORD_BYTES_MAX,
     log::{AppendError, Log, LogError},
-    shard::{Receipt, worker::task_or_abort},
+    shard::{
+        Receipt,
+        worker::{Receipts, task_or_abort},
+    },
     wire::record::{RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes},
 };
 
@@ -55,7 +58,7 @@ pub(crate) struct OfMovements;
 impl Gathered for OfMovements {
     type Receipt = Receipt;
 
-    fn waiting(frames: Vec<usize>, told: Receipts<Receipt>) -> Waiting {
+    fn waiting(frames: Vec<usize>, told: Receipts) -> Waiting {
         Waiting::Movements(frames, told)
     }
 
@@ -333,10 +336,9 @@ async fn write<G: Gathered>(
     let applied = async {
         let record = |token| G::encode(writer.instance, token, frames.map(AsRef::as_ref));
         writer.append(waiting, record).await?;
-        let append = until_applied.then_some(append);
-        let told = told.await.map_err(|_| PostError::Stopping);
-        drop(append);
-        told
+        // Dropped here, or when it is applied.
+        let _append = until_applied.then_some(append);
+        told.await.map_err(|_| PostError::Stopping)
     };
     let mut failed = writer.failed.clone();
     let applied = tokio::select! {

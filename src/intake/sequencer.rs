@@ -48,7 +48,10 @@ use crate::{
     shard::{
         Audit, Change, Locations, Receipt, RulesInForce, Sources,
         compare::{Comparing, by_shard},
-        worker::{Batch, Completion, Cutting, Effect, Inspection, Job, Republishing, Shared, Work},
+        worker::{
+            Batch, Completion, Cutting, Effect, Inspection, Job, Receipts, Republishing, Shared,
+            Work,
+        },
     },
 };
 
@@ -86,9 +89,6 @@ pub struct Cut {
     pub is_complete: bool,
 }
 
-/// Takes the receipts of a record, in its order. `None`: this part of it could not be read.
-pub(crate) type Receipts<R> = oneshot::Sender<Vec<Option<R>>>;
-
 /// Those of this instance that wait for a record, by its token.
 #[derive(Default)]
 pub(crate) struct Pending {
@@ -124,7 +124,7 @@ impl Pending {
 /// Who waits for a record.
 pub(crate) enum Waiting {
     /// Movements: how many of them each caller has, in the order of the record.
-    Movements(Vec<usize>, Receipts<Receipt>),
+    Movements(Vec<usize>, Receipts),
     /// Commands.
     Commands(Receipts<CommandReceipt>),
     /// Who put rules, or a document of source authority.

@@ -445,15 +445,8 @@ fn locations_bytes(cells_max: u32) -> usize {
 pub(crate) fn cells_that_fit(name_len: usize, shape: Shape) -> u32 {
     let bytes = layout(name_len, shape).size();
     let given = bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(16));
-    let mut fits = shape;
-    while let larger = (Shape {
-        cells_max: fits.cells_max + 1,
-        ..fits
-    }) && layout(name_len, larger).size() <= given
-    {
-        fits = larger;
-    }
-    fits.cells_max
+    let cell = locations_bytes(1) + cell_bytes(shape.wide);
+    shape.cells_max + ((given - bytes) / cell) as u32
 }
 
 fn layout(name_len: usize, shape: Shape) -> Layout {

@@ -187,10 +187,13 @@ pub struct Receipt {
     pub outcomes: Vec<(Outcome, bool)>,
 }
 
+/// Takes the receipts of a record, in its order. `None`: this part of it could not be read.
+pub(crate) type Receipts<R = Receipt> = oneshot::Sender<Vec<Option<R>>>;
+
 /// What is done when the last shard has finished a position: effects are data until then.
 pub(crate) enum Effect {
     /// Answer those who posted a record.
-    Answer(oneshot::Sender<Vec<Option<Receipt>>>, Vec<Option<Receipt>>),
+    Answer(Receipts, Vec<Option<Receipt>>),
     /// Readers go by these rules; answer who put them with whether they took effect.
     PutRules(Arc<RulesInForce>),
     /// Answer who put rules with the version in force.
