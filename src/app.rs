@@ -8,13 +8,11 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
-use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    api,
+    api::{self, serving::Serving},
     config::{Config, JournalSync, NatsFeed, SnapshotPolicy},
     domain::admission::Horizon,
     feed::{self, Feeds},
@@ -147,21 +145,21 @@ pub async fn run(
     let probe = Probe::new(&instance, &feeds, &calls);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
-    let (stop, stopped) = watch::channel(false);
     let options = api::Options {
         min_position_wait_max: Duration::from_millis(config.query_min_position_wait_ms_max),
         message_bytes_max: config.grpc_message_bytes_max,
         reconcile: reconcile_options(&config),
     };
-    let grpc_server = tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)
-        .layer(calls)
-        .add_routes(api::routes(&instance, &feeds, options, health_service))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            until(stopped),
-        );
-    let mut grpc_server = tokio::spawn(grpc_server);
+        .layer(calls);
+    let routes = api::routes(&instance, &feeds, options, health_service);
+    let serve_callers = move |incoming, drains| {
+        let router = server.clone().add_routes(routes.clone());
+        router.serve_with_incoming_shutdown(incoming, drains)
+    };
+    let mut callers =
+        Serving::start(grpc, cores, "grpc", serve_callers).map_err(AppError::Thread)?;
     // Until the very end: while calls under way end, `/readyz` says no and `/livez` yes.
     let http_server = axum::serve(http, ops::router(probe.clone()));
     let http_server = tokio::spawn(async move { http_server.await });
@@ -178,7 +176,7 @@ pub async fn run(
             () = shutdown => Ok(()),
             error = instance.failure() => Err(error.into()),
             error = serving => Err(error),
-            ended = &mut grpc_server => Err(server_failed(ended)),
+            ended = callers.ended() => Err(server_failed(ended)),
         }
     };
 
@@ -191,19 +189,16 @@ pub async fn run(
     }
     probe.drain();
     set_health(&health, ServingStatus::NotServing).await;
-    stop.send_replace(true);
     let grace = Duration::from_millis(config.drain_grace_ms);
     // Streams do not end by themselves.
     feeds.stop();
-    let ending = tokio::time::timeout(grace, &mut grpc_server);
     // Webhooks, too, while the log still takes how far they got.
-    let (ended_in_time, ()) = tokio::join!(ending, webhooks.stop(grace));
-    if ended_in_time.is_err() {
+    let (ended_in_time, ()) = tokio::join!(callers.drain(grace), webhooks.stop(grace));
+    if !ended_in_time {
         tracing::warn!(
             ?grace,
             "calls under way did not end in time; they are cut off"
         );
-        grpc_server.abort();
     }
     instance.stop().await;
     http_server.abort();
@@ -374,17 +369,9 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop as well.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn server_failed(
-    ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-) -> AppError {
+fn server_failed(ended: Result<(), tonic::transport::Error>) -> AppError {
     AppError::Server(match ended {
-        Ok(Ok(())) => "it ended by itself".into(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(()) => "it ended by itself".into(),
         Err(error) => error.to_string(),
     })
 }

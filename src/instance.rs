@@ -253,8 +253,8 @@ impl Instance {
             id,
             log,
             view,
-            gatherer: Gatherer::start(writer.clone(), gather),
-            commands: Gatherer::start(
+            gatherer: Gatherer::new(writer.clone(), gather),
+            commands: Gatherer::new(
                 writer.clone(),
                 GatherOptions {
                     waiting_max: options.waiting_commands_max,

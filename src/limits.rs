@@ -122,6 +122,11 @@ pub const DEAD_LETTERS_RECORD_MAX: usize = 1_000;
 /// Longest reason of a dead letter, in bytes.
 pub const DEAD_LETTER_REASON_BYTES_MAX: usize = 512;
 
+/// New connections on their way to one of the threads that serve callers; more are accepted later.
+pub const CONNECTIONS_HANDED_OVER_MAX: usize = 64;
+/// How long nothing is accepted after a connection could not be, in milliseconds.
+pub const ACCEPT_RETRY_MS: u64 = 50;
+
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
 

@@ -24,13 +24,21 @@ macro_rules! serve {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", $port)).await;
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let incoming =
-            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        let server = $server
-            .max_concurrent_streams($crate::grpc::STREAMS_MAX)
-            .add_routes($routes)
-            .serve_with_incoming(incoming);
-        tokio::spawn(server);
+        let (server, routes) = ($server, $routes);
+        let serving = sellable::api::serving::Serving::start(
+            listener,
+            std::thread::available_parallelism().map_or(1, usize::from),
+            "server",
+            move |incoming, stopped| {
+                server
+                    .clone()
+                    .max_concurrent_streams($crate::grpc::STREAMS_MAX)
+                    .add_routes(routes.clone())
+                    .serve_with_incoming_shutdown(incoming, stopped)
+            },
+        );
+        // It serves to the end of the process.
+        std::mem::forget(serving.expect("threads"));
         address
     }};
 }
@@ -99,12 +107,12 @@ impl Decoder for Undecoded {
     }
 }
 
-/// Processor time that threads of this name have taken; zero where the system does not say.
+/// Processor time that threads whose names begin so have taken; zero where the system does not say.
 pub(crate) fn cpu_of(thread: &str) -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
     let ns = tasks.flatten().filter_map(|task| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        if name.trim() != thread {
+        if !name.starts_with(thread) {
             return None;
         }
         let times = fs::read_to_string(task.path().join("schedstat")).ok()?;

@@ -7,6 +7,7 @@ mod operations;
 mod reconciliation;
 mod reservations;
 mod rules;
+pub mod serving;
 mod status;
 
 use std::{sync::Arc, time::Duration};

@@ -7,7 +7,11 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use dashmap::DashMap;
+use tokio::{
+    runtime::{self, Handle},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+};
 
 use super::{
     commands::CommandReceipt,
@@ -104,7 +108,7 @@ pub(crate) struct GatherOptions {
     pub(crate) waiting_max: usize,
     /// Movements of one record, at most.
     pub(crate) record_movements_max: usize,
-    /// Appends under way at once.
+    /// Appends under way at once, on each runtime.
     pub(crate) appends_max: usize,
     /// Whether an append is under way until it is applied, so that more comes together meanwhile.
     pub(crate) until_applied: bool,
@@ -113,11 +117,18 @@ pub(crate) struct GatherOptions {
 }
 
 /// Hands movements or commands to the gatherer.
+///
+/// Those of callers that are served by one runtime are gathered there, so that neither a call nor
+/// its answer is handed from thread to thread by itself; the log puts them together again.
 pub(crate) struct Gatherer<G: Gathered> {
-    queue: mpsc::UnboundedSender<Request<G>>,
+    writer: Writer,
+    lanes: DashMap<runtime::Id, Lane<G>>,
     room: Arc<Semaphore>,
     options: GatherOptions,
 }
+
+/// Requests of one runtime. Not bounded by itself: the room is.
+type Lane<G> = mpsc::UnboundedSender<Request<G>>;
 
 /// What a record is written with.
 #[derive(Clone)]
@@ -168,13 +179,11 @@ impl Drop for Forget<'_> {
 }
 
 impl<G: Gathered> Gatherer<G> {
-    /// Starts it. It ends when all its clones are gone and what waited is written.
-    pub(crate) fn start(writer: Writer, options: GatherOptions) -> Self {
-        // Not bounded by itself: the room is.
-        let (queue, requests) = mpsc::unbounded_channel();
-        tokio::spawn(task_or_abort(gather(writer, options, requests)));
+    /// One that nobody has used yet. When it is dropped, what waits is still written.
+    pub(crate) fn new(writer: Writer, options: GatherOptions) -> Self {
         Self {
-            queue,
+            writer,
+            lanes: DashMap::new(),
             room: Arc::new(Semaphore::new(options.waiting_max)),
             options,
         }
@@ -229,8 +238,21 @@ impl<G: Gathered> Gatherer<G> {
             answer,
             room,
         };
-        self.queue.send(request).map_err(|_| PostError::Stopping)?;
+        let runtime = Handle::current();
+        let lane = self
+            .lanes
+            .entry(runtime.id())
+            .or_insert_with(|| self.start(&runtime));
+        lane.send(request).map_err(|_| PostError::Stopping)?;
         Ok(answered)
+    }
+
+    /// Starts to gather what comes in on a runtime.
+    fn start(&self, runtime: &Handle) -> Lane<G> {
+        let (lane, requests) = mpsc::unbounded_channel();
+        let gathers = gather(self.writer.clone(), self.options, requests);
+        runtime.spawn(task_or_abort(gathers));
+        lane
     }
 }
 
