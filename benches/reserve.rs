@@ -13,7 +13,8 @@
 //! Callers share the machine with the servers; each has one call under way.
 //!
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
-//! (as `sellable serve` has them), `--ms` of one measurement, `--rounds`.
+//! (as `sellable serve` has them), `--ms` of one measurement, `--rounds`. `--profile 1` only tells
+//! the processor time of a call, by threads.
 
 #[path = "support/empty.rs"]
 mod empty;
@@ -37,7 +38,7 @@ use std::{
 
 use bytes::Bytes;
 use empty::Empty;
-use grpc::{connect, runtime, serve};
+use grpc::{connect, cpu_of, runtime, serve};
 use hdrhistogram::Histogram;
 use prost::Message;
 use reserving::{Done, LOCATIONS, Load, check, histogram, start};
@@ -118,6 +119,16 @@ fn main() {
             into(place, calling.block_on(load.run(channels)))
         };
         let echo = || into(3, echo(&calling, &bare, callers, time));
+        if support::size("profile", 0) == 1 {
+            for (side, channels) in [("ours", &ours), ("empty handler", &empty)] {
+                run(&uniform, channels, 0);
+                profile(&format!("{synced}, {side}"), || {
+                    calling.block_on(uniform.run(channels))
+                });
+            }
+            serving.block_on(instance.stop());
+            continue;
+        }
         // Warm up.
         run(&uniform, &ours, 0);
         run(&uniform, &empty, 2);
@@ -221,6 +232,37 @@ fn main() {
             latencies.len()
         );
     }
+}
+
+/// Tells where the time of a call goes, by the threads of this process.
+fn profile(name: &str, run: impl FnOnce() -> Done) {
+    const THREADS: [&str; 6] = [
+        "caller",
+        "server",
+        "log-writer",
+        "sequencer",
+        "shard",
+        "nats",
+    ];
+    let before = THREADS.map(cpu_of);
+    let done = run();
+    let us = |time: Duration| time.as_secs_f64() * 1e6 / done.calls as f64;
+    let taken = THREADS.iter().zip(before);
+    let taken: Vec<_> = taken
+        .map(|(thread, before)| (thread, cpu_of(thread) - before))
+        .collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    let all: Duration = taken.iter().map(|(_, time)| *time).sum();
+    let idle = (done.elapsed * cores).saturating_sub(all);
+    print!(
+        "{name}: {:.0} calls/s; µs of a call: {:.1} idle",
+        done.calls as f64 / done.elapsed.as_secs_f64(),
+        us(idle)
+    );
+    for (thread, time) in taken {
+        print!(", {:.1} {thread}", us(time));
+    }
+    println!();
 }
 
 fn instance_options(appends: usize) -> instance::Options {

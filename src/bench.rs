@@ -33,6 +33,7 @@ use crate::{
     shard::{
         Audit, View,
         compare::Comparing,
+        queue::{ShardQueue, Unfinished},
         worker::{self, Completion, Job, Work, Writer},
     },
 };
@@ -97,6 +98,8 @@ impl Pipeline {
             .into_iter()
             .map(|writer| {
                 let (queue, work) = bounded(crate::limits::SHARD_QUEUE_BATCHES_MAX);
+                // What is handed over is taken from the queue by this thread.
+                let queue = ShardQueue::new(queue, Unfinished::default(), None);
                 (queue, (work, writer))
             })
             .unzip();

@@ -28,6 +28,7 @@ use crate::{
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
         sequencer::{Pending, Step, Tally, Waiting},
+        sequencing::Sequencing,
     },
     limits::SEQUENCER_QUEUE_STEPS_MAX,
     log::{AppendError, Identity, Log, LogError, Position},
@@ -194,9 +195,16 @@ impl Instance {
         }
         let shards: Vec<worker::Shard> = std::mem::take(&mut parts.writers)
             .into_iter()
-            .map(worker::start)
+            .map(|writer| worker::start(writer, options.shards))
             .collect::<Result<_, _>>()?;
-        let queues = shards.iter().map(|shard| shard.queue.clone()).collect();
+        let mut queues = Vec::with_capacity(shards.len());
+        let mut threads = Vec::with_capacity(shards.len() + 1);
+        let mut open = Vec::with_capacity(shards.len());
+        for shard in shards {
+            queues.push(shard.queue);
+            threads.push(shard.thread);
+            open.push(shard.exceptions);
+        }
         let (sequencer, state) = parts.sequencer(id, queues, Arc::clone(&pending), options);
         let Parts {
             locations,
@@ -210,25 +218,19 @@ impl Instance {
             time_us,
             ..
         } = parts;
-        let mut threads = vec![
-            std::thread::Builder::new()
-                .name("sequencer".into())
-                .spawn(move || worker::or_abort(|| sequencer.run(state, next_steps)))?,
-        ];
-        let exceptions = ExceptionsDesk::new(
-            parked,
-            shards.iter().map(|shard| Arc::clone(&shard.exceptions)),
-        );
-        // Their queues close when the sequencer has ended, and the shards with them.
-        threads.extend(shards.into_iter().map(|shard| shard.thread));
+        // The queues of the shards close when the sequencer has ended, and the shards with them.
+        let (sequencer, thread) =
+            Sequencing { sequencer, state }.start(steps.clone(), next_steps)?;
+        threads.push(thread);
+        let exceptions = ExceptionsDesk::new(parked, open.into_iter());
 
         let (failure, failed) = watch::channel(None);
         let follower = tokio::spawn({
-            let (log, steps) = (Arc::clone(&log), steps.clone());
+            let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
             let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
             worker::task_or_abort(async move {
-                let followed = follow(log, position + 1, decoder, steps).await;
+                let followed = follow(log, position + 1, decoder, sequencer).await;
                 if let Err(error) = followed {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));

@@ -153,6 +153,9 @@ pub const STEP_MOVEMENTS_MAX: usize = 4_096;
 pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 /// Batches that may wait for a shard.
 pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
+/// Lines of commands, or movements, that are done by who read them from the log if nothing waits
+/// before them: some 100 µs. To hand them to other threads would take as long.
+pub const AT_ONCE_LINES_MAX: usize = 128;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;
 /// Commands whose cache misses overlap; most have a few lines.

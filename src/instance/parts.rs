@@ -17,8 +17,9 @@ use crate::{
     log::Position,
     shard::{
         Audit, Locations, Sources, View,
+        queue::ShardQueue,
         saving::Restoring,
-        worker::{Shared, Work, Writer},
+        worker::{Shared, Writer},
     },
 };
 
@@ -186,7 +187,7 @@ impl Parts {
     pub(crate) fn sequencer(
         &mut self,
         instance: u64,
-        queues: Vec<crossbeam::channel::Sender<Work>>,
+        queues: Vec<ShardQueue>,
         pending: Arc<Pending>,
         options: &Options,
     ) -> (Sequencer, State) {

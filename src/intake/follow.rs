@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
-use super::{decode::Decoder, sequencer::Step};
+use super::{decode::Decoder, sequencing::SequencerQueue};
 use crate::{
     limits::FOLLOW_ENTRIES_MAX,
     log::{Log, LogError, Position},
@@ -19,7 +17,7 @@ pub(crate) async fn follow(
     log: Arc<dyn Log>,
     from: Position,
     mut decoder: Decoder,
-    steps: mpsc::Sender<Step>,
+    sequencer: SequencerQueue,
 ) -> Result<(), LogError> {
     let mut reader = log.reader(from).await?;
     let mut next = from;
@@ -27,21 +25,21 @@ pub(crate) async fn follow(
     loop {
         let entries = tokio::select! {
             entries = reader.next(FOLLOW_ENTRIES_MAX) => entries?,
-            () = steps.closed() => return Ok(()),
+            () = sequencer.closed() => return Ok(()),
         };
         for entry in entries {
             assert_eq!(entry.position, next, "the log's reader left a gap");
             next += 1;
             decoder.decode(entry, &mut decoded)?;
             for step in decoded.drain(..) {
-                if steps.send(Step::Decoded(step)).await.is_err() {
+                if sequencer.hand_over(step).await.is_err() {
                     return Ok(());
                 }
             }
         }
         // Nothing waits for more entries: there may be none for long.
         if let Some(step) = decoder.rest()
-            && steps.send(Step::Decoded(step)).await.is_err()
+            && sequencer.hand_over(step).await.is_err()
         {
             return Ok(());
         }

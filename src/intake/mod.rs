@@ -17,6 +17,7 @@ pub mod reports;
 mod resolve;
 pub(crate) mod saving;
 pub(crate) mod sequencer;
+pub(crate) mod sequencing;
 
 pub use authority::{AuthorityBook, AuthorityInForce};
 pub use commands::{

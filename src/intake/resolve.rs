@@ -108,7 +108,7 @@ impl Sequencer {
                 Batch::default()
             };
             let work = Work::Apply(batch, Arc::clone(&completion));
-            shard.send(work).map_err(|_| Stopped)?;
+            shard.hand_over(work)?;
         }
         Ok(())
     }

@@ -4,20 +4,13 @@
 //! Idempotency is decided here and not in the shards, since an id may come again with another
 //! SKU: what it does must not depend on the number of shards.
 
-use std::{
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
 };
 
-use crossbeam::channel::Sender;
 use dashmap::DashMap;
-use tokio::sync::{
-    mpsc::{self, error::TryRecvError},
-    oneshot,
-};
+use tokio::sync::oneshot;
 
 use super::{
     authority::{AuthorityBook, AuthorityInForce},
@@ -30,7 +23,7 @@ use super::{
     saving::TakeCheckpoint,
 };
 use crate::{
-    checkpoint::saving::{Outlet, Pace},
+    checkpoint::saving::Outlet,
     domain::{
         admission::{Admission, Horizon, Verdict},
         authority::Permissions,
@@ -42,12 +35,13 @@ use crate::{
         reconcile::Statement,
         rules::Rules,
     },
-    limits::{AHEAD_US_MAX, CHECKPOINT_REST_LOOK_US, PREFETCH_POSTINGS},
+    limits::{AHEAD_US_MAX, PREFETCH_POSTINGS},
     log::Position,
     proto::v1 as pb,
     shard::{
         Audit, Change, Locations, Receipt, RulesInForce, Sources,
         compare::{Comparing, by_shard},
+        queue::{self, ShardQueue},
         worker::{
             Batch, Completion, Cutting, Effect, Inspection, Job, Receipts, Republishing, Shared,
             Work,
@@ -151,7 +145,7 @@ pub(crate) struct Tally {
 
 pub(crate) struct Sequencer {
     pub(crate) instance: u64,
-    pub(crate) shards: Vec<Sender<Work>>,
+    pub(crate) shards: Vec<ShardQueue>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) parked: Arc<ParkedList>,
@@ -176,38 +170,6 @@ pub(crate) struct State {
 }
 
 impl Sequencer {
-    /// Works from this state on until no more steps can come, or a shard has ended; saves while
-    /// there is nothing to do, and a little after each step.
-    pub(crate) fn run(self, mut state: State, mut steps: mpsc::Receiver<Step>) {
-        let mut pace = Pace::default();
-        loop {
-            let step = if state.saving.is_some() {
-                match steps.try_recv() {
-                    Ok(step) => Some(step),
-                    Err(TryRecvError::Empty) => {
-                        let look = Duration::from_micros(CHECKPOINT_REST_LOOK_US);
-                        std::thread::park_timeout(pace.pause().min(look));
-                        None
-                    }
-                    Err(TryRecvError::Disconnected) => return,
-                }
-            } else {
-                match steps.blocking_recv() {
-                    Some(step) => Some(step),
-                    None => return,
-                }
-            };
-            if let Some(step) = step
-                && self.step(&mut state, step).is_err()
-            {
-                return;
-            }
-            if state.saving.is_some() && pace.pause().is_zero() {
-                pace.slice(|| self.save_slice(&mut state));
-            }
-        }
-    }
-
     /// What is known before the first position.
     pub(crate) fn begin(&self) -> State {
         self.tally.forgotten_before_us.store(-1, Relaxed);
@@ -308,7 +270,7 @@ impl Sequencer {
         for (shard, mut batch) in self.shards.iter().zip(batches) {
             batch.forgotten_before_us = state.admission.forgotten_before_us();
             let work = Work::Apply(batch, Arc::clone(&completion));
-            shard.send(work).map_err(|_| Stopped)?;
+            shard.hand_over(work)?;
         }
         Ok(())
     }
@@ -653,7 +615,7 @@ impl Sequencer {
 
     pub(super) fn to_all(&self, work: impl Fn() -> Work) -> Result<(), Stopped> {
         for shard in &self.shards {
-            shard.send(work()).map_err(|_| Stopped)?;
+            shard.hand_over(work())?;
         }
         Ok(())
     }
@@ -692,6 +654,12 @@ const UNLESS_RIGHT: &str =
 /// A shard has ended: the instance is stopping.
 #[derive(Debug)]
 pub(crate) struct Stopped;
+
+impl From<queue::Ended> for Stopped {
+    fn from(_: queue::Ended) -> Self {
+        Self
+    }
+}
 
 impl From<ParkedKind> for (Outcome, bool) {
     fn from(kind: ParkedKind) -> Self {

@@ -9,6 +9,7 @@ pub(crate) mod compare;
 mod index;
 mod locations;
 mod progress;
+pub(crate) mod queue;
 mod rulebook;
 pub(crate) mod saving;
 mod seqlock;

@@ -8,6 +8,7 @@ use super::{
     books::{Audit, Counts, ShardBooks, cells_of},
     index::Index,
     locations::Locations,
+    queue::{Unfinished, lock},
     rulebook::RulesInForce,
     worker::{Work, Writer},
 };
@@ -56,37 +57,43 @@ impl Saving {
     }
 }
 
-impl Writer {
-    /// Works until the queue is closed and empty. While a checkpoint is taken, saves a slice now and
-    /// then, between two works or while there is nothing to do.
-    pub(super) fn run(mut self, queue: &Receiver<Work>) {
-        loop {
-            let work = if let Some(saving) = &self.saving {
-                match queue.recv_timeout(saving.pace.pause()) {
-                    Ok(work) => Some(work),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            } else {
-                match queue.recv() {
-                    Ok(work) => Some(work),
-                    Err(_) => return,
-                }
-            };
-            if let Some(work) = work {
-                self.work(work);
+/// Works until the queue is closed and empty. While a checkpoint is taken, saves a slice now and
+/// then, between two works or while there is nothing to do.
+pub(super) fn run(writer: &Mutex<Writer>, queue: &Receiver<Work>, unfinished: &Unfinished) {
+    loop {
+        let pause = lock(writer)
+            .saving
+            .as_ref()
+            .map(|saving| saving.pace.pause());
+        let work = if let Some(pause) = pause {
+            match queue.recv_timeout(pause) {
+                Ok(work) => Some(work),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            let due = |saving: &&mut Saving| saving.pace.pause().is_zero();
-            if let Some(saving) = self.saving.as_mut().filter(due) {
-                let mut pace = std::mem::take(&mut saving.pace);
-                pace.slice(|| self.save_slice());
-                if let Some(saving) = &mut self.saving {
-                    saving.pace = pace;
-                }
+        } else {
+            match queue.recv() {
+                Ok(work) => Some(work),
+                Err(_) => return,
+            }
+        };
+        let mut writer = lock(writer);
+        if let Some(work) = work {
+            writer.work(work);
+            unfinished.finish();
+        }
+        let due = |saving: &&mut Saving| saving.pace.pause().is_zero();
+        if let Some(saving) = writer.saving.as_mut().filter(due) {
+            let mut pace = std::mem::take(&mut saving.pace);
+            pace.slice(|| writer.save_slice());
+            if let Some(saving) = &mut writer.saving {
+                saving.pace = pace;
             }
         }
     }
+}
 
+impl Writer {
     /// The state as it is now is to be saved, as that of one of so many shards.
     pub(super) fn begin_saving(&mut self, channel: &Sender<Message>, shards: usize) {
         // Of the one before, the last may just have been taken.

@@ -27,8 +27,9 @@ use super::{
     index::Index,
     locations::Locations,
     progress::Progress,
+    queue::{ShardQueue, Unfinished, are_few},
     rulebook::{Rulebook, RulesInForce},
-    saving::Saving,
+    saving::{self, Saving},
 };
 use crate::{
     checkpoint::saving::Message,
@@ -43,7 +44,10 @@ use crate::{
         recent::RecentView,
         rules::ChannelIx,
     },
-    limits::{FEED_CUT_CHANGES_MAX, PREFETCH_COMMANDS, PREFETCH_POSTINGS, SHARD_QUEUE_BATCHES_MAX},
+    limits::{
+        AT_ONCE_LINES_MAX, FEED_CUT_CHANGES_MAX, PREFETCH_COMMANDS, PREFETCH_POSTINGS,
+        SHARD_QUEUE_BATCHES_MAX,
+    },
     log::Position,
 };
 
@@ -143,6 +147,16 @@ pub(crate) struct Cutting {
 pub(crate) type Republishing = Vec<Vec<Box<str>>>;
 
 impl Work {
+    /// Whether to hand it to another thread would take longer than to do it. What the thread of the
+    /// shard has to know of never is.
+    pub(super) fn is_little(&self) -> bool {
+        match self {
+            Self::Apply(batch, _) => batch.jobs.len() <= AT_ONCE_LINES_MAX,
+            Self::Commands(commands, _) => are_few(commands.iter()),
+            _ => false,
+        }
+    }
+
     fn completion(&self) -> &Completion {
         match self {
             Self::Apply(_, completion)
@@ -280,21 +294,25 @@ impl Completion {
 /// A running shard.
 pub(crate) struct Shard {
     pub(crate) exceptions: Arc<Mutex<OpenExceptions>>,
-    pub(crate) queue: Sender<Work>,
+    pub(crate) queue: ShardQueue,
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// Starts the thread of a writer. It ends when the queue is closed and empty.
+/// Starts the thread of a writer, one of so many. It ends when the queue is closed and empty.
 ///
 /// # Errors
 /// If the system has no thread for it.
-pub(crate) fn start(writer: Writer) -> std::io::Result<Shard> {
+pub(crate) fn start(writer: Writer, shards: usize) -> std::io::Result<Shard> {
     let (queue, work) = bounded(SHARD_QUEUE_BATCHES_MAX);
     let number = writer.number;
     let exceptions = Arc::clone(&writer.exceptions);
+    let (writer, unfinished) = (Arc::new(Mutex::new(writer)), Unfinished::default());
+    // Of several shards, each waits for the votes of the others.
+    let for_others = (shards == 1).then(|| Arc::clone(&writer));
+    let queue = ShardQueue::new(queue, unfinished.clone(), for_others);
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
-        .spawn(move || or_abort(|| writer.run(&work)))?;
+        .spawn(move || or_abort(|| saving::run(&writer, &work, &unfinished)))?;
     Ok(Shard {
         exceptions,
         queue,
