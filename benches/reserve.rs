@@ -13,8 +13,8 @@
 //! Callers share the machine with the servers; each has one call under way.
 //!
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
-//! (as `sellable serve` has them), `--ms` of one measurement, `--rounds`. `--profile 1` only tells
-//! the processor time of a call, by threads.
+//! (as `sellable serve` has them), `--lines` of a call (1), `--ms` of one measurement, `--rounds`. `--profile 1` only tells
+//! the processor time of a call, by threads; with `--hot 1` of those for one SKU.
 
 #[path = "support/empty.rs"]
 mod empty;
@@ -68,6 +68,7 @@ fn main() {
     let skus = support::size("skus", 20_000);
     let callers = support::size("callers", 64);
     let connections = support::size("connections", 4);
+    let lines = support::size("lines", 1);
     let rounds = support::size("rounds", 7);
     let time = Duration::from_millis(support::size("ms", 1_000) as u64);
     support::introduce(&format!(
@@ -83,6 +84,7 @@ fn main() {
 
     let load = |hot: bool, log: &'static str| Load {
         skus: if hot { 1 } else { skus },
+        lines,
         callers,
         time,
         next_id: Arc::default(),

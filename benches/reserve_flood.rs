@@ -237,6 +237,7 @@ fn measure(
     runtimes.calling.block_on(check(&channels[0]));
     let load = Load {
         skus: sizes.skus,
+        lines: 1,
         callers: sizes.callers,
         time: sizes.time,
         next_id: Arc::default(),

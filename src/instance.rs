@@ -30,7 +30,7 @@ use crate::{
         sequencer::{Pending, Step, Tally, Waiting},
         sequencing::Sequencing,
     },
-    limits::SEQUENCER_QUEUE_STEPS_MAX,
+    limits::{RECORD_LINES_FULL, SEQUENCER_QUEUE_STEPS_MAX, UNAPPLIED_LINES_MAX},
     log::{AppendError, Identity, Log, LogError, Position},
     proto::v1 as pb,
     shard::{Audit, Locations, Receipt, Sources, View, worker},
@@ -249,6 +249,8 @@ impl Instance {
             record_movements_max: options.record_movements_max,
             appends_max: options.appends_max,
             until_applied: false,
+            full_lines: usize::MAX,
+            unapplied_lines_max: UNAPPLIED_LINES_MAX,
             wait: options.gather_wait,
         };
         let instance = Arc::new(Self {
@@ -262,6 +264,7 @@ impl Instance {
                     waiting_max: options.waiting_commands_max,
                     appends_max: options.command_appends_max,
                     until_applied: true,
+                    full_lines: RECORD_LINES_FULL,
                     ..gather
                 },
             ),
@@ -349,15 +352,14 @@ impl Instance {
         self.gatherer.post(movements).await
     }
 
-    /// Writes an encoded `Command`, which was checked, into the log, and waits until it is
-    /// decided, applied and visible.
+    /// Writes an encoded `Command` of so many lines, which was checked, into the log, and waits until
+    /// it is decided, applied and visible.
     ///
     /// # Errors
     /// See [`PostError`]. Sending the same again is always safe.
-    pub async fn command(&self, command: Bytes) -> Result<CommandReceipt, PostError> {
+    pub async fn command(&self, command: Bytes, lines: usize) -> Result<CommandReceipt, PostError> {
         self.check_writable()?;
-        let mut receipts = self.commands.send(vec![command]).await?;
-        Ok(receipts.pop().expect("one command has one receipt"))
+        self.commands.decide(command, lines).await
     }
 
     /// How the reservation of this id stands; `None` if there is none. `Err` if the instance is

@@ -137,6 +137,12 @@ pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
+/// Lines of commands with which a record does not wait for more.
+pub const RECORD_LINES_FULL: usize = 256;
+/// Movements, and lines of commands, that callers have written into the log and that are not applied
+/// yet: some two milliseconds. What is beyond waits before the log, where commands go past it.
+pub const UNAPPLIED_LINES_MAX: usize = 4_096;
+
 /// At most one tick is written in this time, in microseconds.
 pub const TICK_EVERY_US: i64 = 1_000_000;
 /// How often it is looked whether a tick is due, in milliseconds.
@@ -235,6 +241,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX < PARKED_BYTES_MAX);
 // Rules are one record, with a few bytes of framing.
 const _: () = assert!(RULES_BYTES_MAX + ACTOR_BYTES_MAX + NOTE_BYTES_MAX + 100 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);
+const _: () = assert!(UNAPPLIED_LINES_MAX >= RECORD_MOVEMENTS_MAX);
 // A dead letter has a few numbers, too, and so many SKUs may be settled beside them.
 const _: () = assert!(
     DEAD_LETTERS_RECORD_MAX * (2 * SKU_BYTES_MAX + DEAD_LETTER_REASON_BYTES_MAX + 64)

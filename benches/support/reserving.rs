@@ -82,7 +82,7 @@ pub(crate) async fn start(
 
 /// One call is granted.
 pub(crate) async fn check(channel: &Channel) {
-    let request = request("check".into(), support::sku(0));
+    let request = request("check".into(), std::iter::once(support::sku(0)));
     let answer = ReservationsClient::new(channel.clone())
         .reserve(request)
         .await;
@@ -93,15 +93,16 @@ pub(crate) async fn check(channel: &Channel) {
     );
 }
 
-fn request(id: String, sku: String) -> pb::ReserveRequest {
+fn request(id: String, skus: impl Iterator<Item = String>) -> pb::ReserveRequest {
+    let line = |sku| pb::ReserveLine {
+        sku,
+        quantity: 1,
+        ..pb::ReserveLine::default()
+    };
     pb::ReserveRequest {
         id,
         channel: "web".into(),
-        lines: vec![pb::ReserveLine {
-            sku,
-            quantity: 1,
-            ..pb::ReserveLine::default()
-        }],
+        lines: skus.map(line).collect(),
         ..pb::ReserveRequest::default()
     }
 }
@@ -117,6 +118,8 @@ pub(crate) struct Done {
 /// Callers of which each has one call under way.
 pub(crate) struct Load {
     pub(crate) skus: usize,
+    /// Of a call.
+    pub(crate) lines: usize,
     pub(crate) callers: usize,
     pub(crate) time: Duration,
     pub(crate) next_id: Arc<AtomicU64>,
@@ -132,15 +135,15 @@ impl Load {
         for caller in 0..self.callers {
             let mut client = Grpc::new(channels[caller % channels.len()].clone());
             let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
-            let (skus, run) = (self.skus, self.run.clone());
+            let (skus, lines, run) = (self.skus, self.lines, self.run.clone());
             tasks.push(tokio::spawn(async move {
                 let path = PathAndQuery::from_static("/sellable.v1.Reservations/Reserve");
                 let mut random = Random(caller as u64 + 1);
                 let mut latencies = histogram();
                 while !ends.load(Relaxed) {
                     let id = next_id.fetch_add(1, Relaxed);
-                    let sku = support::sku(random.below(skus));
-                    let request = request(format!("{run}-{id}"), sku);
+                    let skus = (0..lines).map(|_| support::sku(random.below(skus)));
+                    let request = request(format!("{run}-{id}"), skus);
                     let request = Request::new(Bytes::from(request.encode_to_vec()));
                     let sent = Instant::now();
                     client.ready().await.expect("connected");

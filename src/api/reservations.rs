@@ -121,7 +121,13 @@ impl Service {
                 return Err(status::unknown_channel(&reserve.channel, known));
             }
         }
-        let receipt = self.instance.command(command.encode_to_vec().into()).await;
+        let lines = match &command.command {
+            Some(Command::Reserve(reserve)) => reserve.lines.len(),
+            Some(Command::Release(release)) => release.lines.len().max(1),
+            _ => 1,
+        };
+        let encoded = command.encode_to_vec().into();
+        let receipt = self.instance.command(encoded, lines).await;
         let receipt = receipt.map_err(|error| status::not_posted(&error))?;
         match &receipt.outcome {
             CommandOutcome::Refused(refusal) => Err(status::refused(refusal)),

@@ -249,6 +249,8 @@ pub(crate) struct Place<'p> {
 pub(crate) struct Commands {
     known: KnownCommands,
     keyer: Keyer,
+    /// Where a command is encoded to hash it.
+    scratch: Vec<u8>,
 }
 
 impl Commands {
@@ -256,6 +258,7 @@ impl Commands {
         Self {
             known: KnownCommands::new(horizon),
             keyer: Keyer::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -276,7 +279,11 @@ impl Commands {
             return refused(Refusal::Invalid(invalid));
         }
         let id = id_of(command);
-        let (key, content) = (key_of(id), xxh3_64(&command.encode_to_vec()));
+        self.scratch.clear();
+        command
+            .encode(&mut self.scratch)
+            .expect("a vector has room");
+        let (key, content) = (key_of(id), xxh3_64(&self.scratch));
         if let Some(known) = self.known.get(key) {
             if known.content != content {
                 return refused(Refusal::IdTaken(id.to_owned()));

@@ -8,6 +8,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use smallvec::SmallVec;
 use tokio::{
     runtime::{self, Handle},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -88,12 +89,17 @@ impl Gathered for OfCommands {
 
 /// Movements or a command of one caller.
 struct Request<G: Gathered> {
-    frames: Vec<Bytes>,
+    frames: Frames,
     bytes: usize,
+    /// Movements, or lines of the command.
+    lines: usize,
     answer: oneshot::Sender<Result<G::Receipt, PostError>>,
     /// Held until they are applied.
     room: Option<OwnedSemaphorePermit>,
 }
+
+/// Encoded movements, or one command.
+type Frames = SmallVec<[Bytes; 1]>;
 
 /// Most bytes of framed movements in one record.
 const FRAMED_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_HEADER_BYTES_MAX;
@@ -108,10 +114,17 @@ pub(crate) struct GatherOptions {
     pub(crate) waiting_max: usize,
     /// Movements of one record, at most.
     pub(crate) record_movements_max: usize,
-    /// Appends under way at once, on each runtime.
+    /// Appends under way at once, on each runtime; more come together behind them.
     pub(crate) appends_max: usize,
-    /// Whether an append is under way until it is applied, so that more comes together meanwhile.
+    /// Whether an append is under way until it is applied.
     pub(crate) until_applied: bool,
+    /// A record of so many movements, or lines of commands, goes before other appends have ended:
+    /// to wait for more would only delay it.
+    pub(crate) full_lines: usize,
+    /// Movements, or lines of commands, of all runtimes that are on their way into the log, or in it
+    /// and not applied. What is decided at its place in the log waits for what is before it, so this
+    /// bounds how long.
+    pub(crate) unapplied_lines_max: usize,
     /// How long a record waits for more movements, once it has one.
     pub(crate) wait: std::time::Duration,
 }
@@ -124,6 +137,7 @@ pub(crate) struct Gatherer<G: Gathered> {
     writer: Writer,
     lanes: DashMap<runtime::Id, Lane<G>>,
     room: Arc<Semaphore>,
+    unapplied: Arc<Semaphore>,
     options: GatherOptions,
 }
 
@@ -185,6 +199,7 @@ impl<G: Gathered> Gatherer<G> {
             writer,
             lanes: DashMap::new(),
             room: Arc::new(Semaphore::new(options.waiting_max)),
+            unapplied: Arc::new(Semaphore::new(options.unapplied_lines_max)),
             options,
         }
     }
@@ -194,82 +209,105 @@ impl<G: Gathered> Gatherer<G> {
         self.options.waiting_max - self.room.available_permits()
     }
 
-    /// Writes encoded frames into the log, and waits until they are applied and visible. Each must
-    /// have been checked. Gives a receipt for each record that they were split into; at least one.
-    ///
-    /// # Errors
-    /// See [`PostError`].
-    pub(crate) async fn send(&self, frames: Vec<Bytes>) -> Result<Vec<G::Receipt>, PostError> {
-        // Room for all of them, or none is taken.
-        let mut room = Arc::clone(&self.room)
-            .try_acquire_many_owned(frames.len() as u32)
+    /// Room for so many callers' frames, or none is taken.
+    fn take_room(&self, frames: usize) -> Result<OwnedSemaphorePermit, PostError> {
+        Arc::clone(&self.room)
+            .try_acquire_many_owned(frames as u32)
             .map_err(|_| PostError::Full {
                 waiting_max: self.options.waiting_max,
-            })?;
-        let parts = split(frames, self.options.record_movements_max);
-        if let Some((_, bytes)) = parts.iter().find(|(_, bytes)| *bytes > FRAMED_BYTES_MAX) {
-            return Err(PostError::Log(AppendError::TooLarge {
-                bytes: *bytes,
-                bytes_max: FRAMED_BYTES_MAX,
-            }));
-        }
-        let mut answers = Vec::with_capacity(parts.len());
-        for (frames, bytes) in parts {
-            let room = room.split(frames.len());
-            answers.push(self.enqueue(frames, bytes, room)?);
-        }
-        let mut receipts = Vec::with_capacity(answers.len());
-        for answer in answers {
-            receipts.push(answer.await.map_err(|_| PostError::Stopping)??);
-        }
-        Ok(receipts)
+            })
     }
 
     fn enqueue(
         &self,
-        frames: Vec<Bytes>,
+        frames: Frames,
         bytes: usize,
+        lines: usize,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<G::Receipt, PostError>>, PostError> {
+        if bytes > FRAMED_BYTES_MAX {
+            return Err(PostError::Log(AppendError::TooLarge {
+                bytes,
+                bytes_max: FRAMED_BYTES_MAX,
+            }));
+        }
         let (answer, answered) = oneshot::channel();
         let request = Request {
             frames,
             bytes,
+            lines,
             answer,
             room,
         };
         let runtime = Handle::current();
-        let lane = self
-            .lanes
-            .entry(runtime.id())
-            .or_insert_with(|| self.start(&runtime));
-        lane.send(request).map_err(|_| PostError::Stopping)?;
+        let sent = match self.lanes.get(&runtime.id()) {
+            Some(lane) => lane.send(request),
+            None => self.start(&runtime).send(request),
+        };
+        sent.map_err(|_| PostError::Stopping)?;
         Ok(answered)
     }
 
     /// Starts to gather what comes in on a runtime.
     fn start(&self, runtime: &Handle) -> Lane<G> {
-        let (lane, requests) = mpsc::unbounded_channel();
-        let gathers = gather(self.writer.clone(), self.options, requests);
-        runtime.spawn(task_or_abort(gathers));
-        lane
+        let lane = self.lanes.entry(runtime.id()).or_insert_with(|| {
+            let (lane, requests) = mpsc::unbounded_channel();
+            let unapplied = Arc::clone(&self.unapplied);
+            let gathers = gather(self.writer.clone(), self.options, unapplied, requests);
+            runtime.spawn(task_or_abort(gathers));
+            lane
+        });
+        lane.clone()
     }
 }
 
 impl Gatherer<OfMovements> {
-    /// The same, with one receipt for all.
+    /// Writes encoded movements into the log, and waits until they are applied and visible. Each must
+    /// have been checked. They may be split into several records.
     ///
     /// # Errors
     /// See [`PostError`].
     pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
-        let mut receipts = self.send(movements).await?.into_iter();
-        let mut whole = receipts.next().expect("there is at least one part");
-        for receipt in receipts {
-            whole.position = whole.position.max(receipt.position);
-            whole.time_us = whole.time_us.max(receipt.time_us);
-            whole.outcomes.extend(receipt.outcomes);
+        let mut room = self.take_room(movements.len())?;
+        let parts = split(movements, self.options.record_movements_max);
+        let mut answers = Vec::with_capacity(parts.len());
+        for (movements, bytes) in parts {
+            let count = movements.len();
+            let room = room.split(count);
+            answers.push(self.enqueue(movements.into(), bytes, count, room)?);
         }
-        Ok(whole)
+        let mut whole: Option<Receipt> = None;
+        for answer in answers {
+            let receipt = answer.await.map_err(|_| PostError::Stopping)??;
+            match &mut whole {
+                None => whole = Some(receipt),
+                Some(whole) => {
+                    whole.position = whole.position.max(receipt.position);
+                    whole.time_us = whole.time_us.max(receipt.time_us);
+                    whole.outcomes.extend(receipt.outcomes);
+                }
+            }
+        }
+        Ok(whole.expect("there is at least one part"))
+    }
+}
+
+impl Gatherer<OfCommands> {
+    /// Writes an encoded command of so many lines into the log, and waits until it is decided,
+    /// applied and visible. It must have been checked.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub(crate) async fn decide(
+        &self,
+        command: Bytes,
+        lines: usize,
+    ) -> Result<CommandReceipt, PostError> {
+        let room = self.take_room(1)?;
+        let bytes = framed_bytes(command.len());
+        let frames = SmallVec::from([command]);
+        let decided = self.enqueue(frames, bytes, lines, Some(room))?;
+        decided.await.map_err(|_| PostError::Stopping)?
     }
 }
 
@@ -294,12 +332,62 @@ fn split(movements: Vec<Bytes>, count_max: usize) -> Vec<(Vec<Bytes>, usize)> {
     parts
 }
 
+/// Requests that go into one record.
+struct Gathering<G: Gathered> {
+    requests: Vec<Request<G>>,
+    frames: usize,
+    bytes: usize,
+    lines: usize,
+}
+
+impl<G: Gathered> Gathering<G> {
+    fn new(first: Request<G>) -> Self {
+        Self {
+            frames: first.frames.len(),
+            bytes: first.bytes,
+            lines: first.lines,
+            requests: vec![first],
+        }
+    }
+
+    /// Adds a request, or gives it back if it has no room.
+    fn add(&mut self, request: Request<G>, options: &GatherOptions) -> Option<Request<G>> {
+        let frames = self.frames + request.frames.len();
+        let bytes = self.bytes + request.bytes;
+        if frames > options.record_movements_max || bytes > FRAMED_BYTES_MAX {
+            return Some(request);
+        }
+        (self.frames, self.bytes) = (frames, bytes);
+        self.lines += request.lines;
+        self.requests.push(request);
+        None
+    }
+
+    /// Adds all that wait, or until one has no room, which is given back.
+    fn add_waiting(
+        &mut self,
+        requests: &mut mpsc::UnboundedReceiver<Request<G>>,
+        options: &GatherOptions,
+    ) -> Option<Request<G>> {
+        while self.lines < options.full_lines {
+            let request = requests.try_recv().ok()?;
+            let left_over = self.add(request, options);
+            if left_over.is_some() {
+                return left_over;
+            }
+        }
+        None
+    }
+}
+
 async fn gather<G: Gathered>(
     writer: Writer,
     options: GatherOptions,
+    unapplied: Arc<Semaphore>,
     mut requests: mpsc::UnboundedReceiver<Request<G>>,
 ) {
     let appends = Arc::new(Semaphore::new(options.appends_max));
+    let never_closed = "the semaphore is never closed";
     let mut left_over = None;
     loop {
         let first = match left_over.take() {
@@ -309,48 +397,60 @@ async fn gather<G: Gathered>(
                 None => break,
             },
         };
-        // While all appends are under way, more requests come together behind the first.
-        let append = Arc::clone(&appends)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        if options.wait.is_zero() {
-            // Others whose calls came in together with the first go before.
-            tokio::task::yield_now().await;
-        } else {
-            tokio::time::sleep(options.wait).await;
-        }
-        let (mut count, mut bytes) = (first.frames.len(), first.bytes);
-        let mut record = vec![first];
-        while let Ok(request) = requests.try_recv() {
-            if count + request.frames.len() > options.record_movements_max
-                || bytes + request.bytes > FRAMED_BYTES_MAX
-            {
-                left_over = Some(request);
-                break;
+        let mut record = Gathering::new(first);
+        let append = loop {
+            left_over = record.add_waiting(&mut requests, &options);
+            if left_over.is_some() || record.lines >= options.full_lines {
+                break None;
             }
-            count += request.frames.len();
-            bytes += request.bytes;
-            record.push(request);
-        }
+            // While all appends are under way, more requests come together behind the first.
+            tokio::select! {
+                biased;
+                append = Arc::clone(&appends).acquire_owned() => {
+                    if options.wait.is_zero() {
+                        // Others whose calls came in together with the first go before.
+                        tokio::task::yield_now().await;
+                    } else {
+                        tokio::time::sleep(options.wait).await;
+                    }
+                    left_over = record.add_waiting(&mut requests, &options);
+                    break Some(append.expect(never_closed));
+                }
+                Some(request) = requests.recv() => {
+                    left_over = record.add(request, &options);
+                    if left_over.is_some() {
+                        break None;
+                    }
+                }
+            }
+        };
+        let lines = record.lines.min(options.unapplied_lines_max) as u32;
+        let room = Arc::clone(&unapplied).acquire_many_owned(lines).await;
+        let under_way = UnderWay {
+            append,
+            until_applied: options.until_applied,
+            _room: room.expect(never_closed),
+        };
         let writer = writer.clone();
         tokio::spawn(task_or_abort(async move {
-            write(&writer, record, append, options.until_applied).await;
+            write(&writer, record.requests, under_way).await;
         }));
     }
     // What is under way is written before the gatherer ends.
     let _ = appends.acquire_many(options.appends_max as u32).await;
 }
 
+/// What a record holds while it is under way.
+struct UnderWay {
+    append: Option<OwnedSemaphorePermit>,
+    until_applied: bool,
+    _room: OwnedSemaphorePermit,
+}
+
 /// Writes a record, and answers those whose frames it has once they are applied. They are woken
 /// one after the other by this one task, and not from the shard's thread: so their answers leave
 /// together, with one system call for each connection.
-async fn write<G: Gathered>(
-    writer: &Writer,
-    requests: Vec<Request<G>>,
-    append: OwnedSemaphorePermit,
-    until_applied: bool,
-) {
+async fn write<G: Gathered>(writer: &Writer, requests: Vec<Request<G>>, mut under_way: UnderWay) {
     let (tell, told) = oneshot::channel();
     let counts = requests.iter().map(|request| request.frames.len());
     let waiting = G::waiting(counts.collect(), tell);
@@ -358,8 +458,9 @@ async fn write<G: Gathered>(
     let applied = async {
         let record = |token| G::encode(writer.instance, token, frames.map(AsRef::as_ref));
         writer.append(waiting, record).await?;
-        // Dropped here, or when it is applied.
-        let _append = until_applied.then_some(append);
+        if !under_way.until_applied {
+            under_way.append.take();
+        }
         told.await.map_err(|_| PostError::Stopping)
     };
     let mut failed = writer.failed.clone();
@@ -367,6 +468,8 @@ async fn write<G: Gathered>(
         applied = applied => applied,
         _ = failed.wait_for(Option::is_some) => Err(PostError::Stopping),
     };
+    // The next record may go.
+    drop(under_way);
     let mut receipts = applied.map(Vec::into_iter);
     for request in requests {
         let receipt = match &mut receipts {

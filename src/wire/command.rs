@@ -1,5 +1,7 @@
 //! Commands: their limits, and what they are by default.
 
+use std::{borrow::Cow, collections::HashSet};
+
 use crate::{
     domain::movement::{Invalid, text},
     limits::{
@@ -47,11 +49,15 @@ fn check_reserve(reserve: &pb::ReserveRequest) -> Result<(), Invalid> {
     for (place, line) in reserve.lines.iter().enumerate() {
         check_line(line).map_err(|invalid| of_line(place, invalid))?;
     }
-    check_unique(
-        (0..)
-            .zip(&reserve.lines)
-            .map(|(n, line)| line_name(n, line)),
-    )
+    // Those that are called by their place are different.
+    if reserve.lines.iter().all(|line| line.line.is_empty()) {
+        return Ok(());
+    }
+    let names = (0..).zip(&reserve.lines);
+    check_unique(names.map(|(place, line)| match line.line.is_empty() {
+        true => Cow::Owned(line_name(place, line)),
+        false => Cow::Borrowed(line.line.as_str()),
+    }))
 }
 
 fn check_line(line: &pb::ReserveLine) -> Result<(), Invalid> {
@@ -73,7 +79,7 @@ fn check_release(release: &pb::ReleaseRequest) -> Result<(), Invalid> {
             .and_then(|()| check_quantity(line.quantity, 0))
             .map_err(|invalid| of_line(place, invalid))?;
     }
-    check_unique(release.lines.iter().map(|line| line.line.clone()))
+    check_unique(release.lines.iter().map(|line| line.line.as_str().into()))
 }
 
 fn check_count(count: usize, min: usize) -> Result<(), Invalid> {
@@ -96,8 +102,8 @@ fn check_quantity(quantity: i64, min: i64) -> Result<(), Invalid> {
     ))
 }
 
-fn check_unique(lines: impl Iterator<Item = String>) -> Result<(), Invalid> {
-    let mut known = std::collections::BTreeSet::new();
+fn check_unique<'l>(lines: impl Iterator<Item = Cow<'l, str>>) -> Result<(), Invalid> {
+    let mut known = HashSet::with_capacity(lines.size_hint().0);
     for (place, line) in lines.enumerate() {
         if known.contains(&line) {
             let reason = format!("is {line:?} like an earlier one; a line is named once");

@@ -2,7 +2,10 @@
 //! a mark that says whether it was saved already, and one that is about to change before its part
 //! has had its turn is saved first.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use super::Decided;
 use crate::domain::{admission::Horizon, movement::TimeUs};
@@ -28,10 +31,30 @@ pub(super) struct Known {
     mark: bool,
 }
 
+/// Keys are hashes already: their upper half is taken as it is, since the lower chooses the part.
+#[derive(Debug, Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write_u128(&mut self, key: u128) {
+        self.0 = (key >> 64) as u64;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Part = HashMap<u128, Known, BuildHasherDefault<KeyHasher>>;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct KnownCommands {
-    parts: Vec<HashMap<u128, Known>>,
+    parts: Vec<Part>,
     len: usize,
     /// Ids by the epoch in which they were last meant, oldest first.
     epochs: VecDeque<(u64, Vec<u128>)>,
@@ -62,7 +85,7 @@ fn part_of(key: u128) -> usize {
 impl KnownCommands {
     pub(super) fn new(horizon: Horizon) -> Self {
         Self {
-            parts: (0..PARTS).map(|_| HashMap::new()).collect(),
+            parts: (0..PARTS).map(|_| Part::default()).collect(),
             len: 0,
             epochs: VecDeque::new(),
             epoch_us: (horizon.us / EPOCHS as i64).max(1),
@@ -90,32 +113,42 @@ impl KnownCommands {
         Some(known)
     }
 
-    /// Puts in a new one.
+    /// Puts in a new one, which is kept for the horizon from now on.
     pub(super) fn insert(&mut self, key: u128, mut known: Known, now_us: TimeUs) {
         known.mark = self.mark;
+        known.epoch = self.epoch_of(now_us);
+        self.note(key, known.epoch);
         self.parts[part_of(key)].insert(key, known);
         self.len += 1;
-        self.remember(key, now_us);
     }
 
-    /// An id is kept for the horizon from now on.
-    pub(super) fn remember(&mut self, key: u128, now_us: TimeUs) {
-        let epoch = (now_us / self.epoch_us) as u64;
-        if self.get(key).is_none_or(|known| known.epoch == epoch) {
-            return;
-        }
-        if let Some(known) = self.change(key) {
-            known.epoch = epoch;
-        }
+    fn epoch_of(&self, now_us: TimeUs) -> u64 {
+        (now_us / self.epoch_us) as u64
+    }
+
+    /// An id was last meant in this epoch, the latest.
+    fn note(&mut self, key: u128, epoch: u64) {
         match self.epochs.back_mut() {
             Some((last, keys)) if *last == epoch => keys.push(key),
             _ => self.epochs.push_back((epoch, vec![key])),
         }
     }
 
+    /// An id is kept for the horizon from now on.
+    pub(super) fn remember(&mut self, key: u128, now_us: TimeUs) {
+        let epoch = self.epoch_of(now_us);
+        if self.get(key).is_none_or(|known| known.epoch == epoch) {
+            return;
+        }
+        if let Some(known) = self.change(key) {
+            known.epoch = epoch;
+        }
+        self.note(key, epoch);
+    }
+
     /// Forgets those that were last meant before the horizon.
     pub(super) fn forget(&mut self, now_us: TimeUs) {
-        let epoch = (now_us / self.epoch_us) as u64;
+        let epoch = self.epoch_of(now_us);
         while let Some((oldest, _)) = self.epochs.front()
             && *oldest + EPOCHS < epoch
         {
@@ -171,10 +204,7 @@ impl KnownCommands {
         all.sort_unstable_by_key(|(key, known)| (known.epoch, *key));
         for (key, mut known) in all {
             known.mark = self.mark;
-            match self.epochs.back_mut() {
-                Some((last, keys)) if *last == known.epoch => keys.push(key),
-                _ => self.epochs.push_back((known.epoch, vec![key])),
-            }
+            self.note(key, known.epoch);
             self.parts[part_of(key)].insert(key, known);
             self.len += 1;
         }

@@ -90,6 +90,7 @@ impl Commands {
         Ok(Self {
             known,
             keyer: Keyer::new(),
+            scratch: Vec::new(),
         })
     }
 }
