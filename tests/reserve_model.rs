@@ -323,7 +323,7 @@ async fn start(log: &MemoryLog, shards: u32) -> Arc<Instance> {
 }
 
 async fn ask(instance: &Instance, command: &pb::Command) -> CommandReceipt {
-    let receipt = instance.command(command.encode_to_vec().into()).await;
+    let receipt = instance.command(command.encode_to_vec().into(), 1).await;
     comparable(receipt.expect("it is decided"))
 }
 
