@@ -148,6 +148,10 @@ pub const STEP_MOVEMENTS_MAX: usize = 4_096;
 pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 /// Batches that may wait for a shard.
 pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
+/// Postings that come between two steps of fetching ahead what one of them touches.
+pub const PREFETCH_AHEAD: usize = 8;
+/// Ids that come between fetching ahead what one of them touches, and looking it up.
+pub const PREFETCH_IDS: usize = 16;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;
 /// Commands whose cache misses overlap; most have a few lines.
