@@ -96,7 +96,7 @@ impl Sequencer {
                 posting: item.posting,
                 names: item.names,
             }],
-            names: names.into(),
+            names: Arc::new(names),
             ..Batch::default()
         };
         batch.end_entry(state.admission.now_us());
