@@ -1,13 +1,8 @@
 //! Saving lines for a checkpoint, and taking them back.
 //!
-//! Lines are saved part by part, and a part in slices, while the writer goes on. Each has a mark that
-//! says whether it was saved already; one that is about to change, or to be retired, before it has
-//! had its turn is saved first. So what comes out is how all lines stood when it began.
-//!
-//! Where a line lies in its part changes only when one comes in for which there is no room: then what
-//! is left of the part is saved first. Moving all its lines takes longer than that.
-
-use std::ops::Range;
+//! Lines are saved part by part while the writer goes on. Each has a mark that says whether it was
+//! saved already; one that is about to change, or to be retired, before its part has had its turn
+//! is saved first. So what comes out is how all lines stood when it began.
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -20,16 +15,13 @@ use crate::domain::{
     saved::{Broken, Input, Output},
 };
 
-/// Places of a part's table that are gone through at once.
-const PLACES_OF_SLICE: usize = 512;
-
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     /// The mark that lines have once they are saved, and all when nothing is under way.
     pub(super) mark: u32,
-    /// The next part, and where to go on in it; `None`: nothing is under way.
-    next: Option<(usize, usize)>,
+    /// The next part; `None`: nothing is under way.
+    next: Option<usize>,
     output: Output,
 }
 
@@ -40,37 +32,6 @@ impl Saving {
         if compact.touched & MARK != self.mark {
             put(&mut self.output, compact, full);
             compact.touched ^= MARK;
-        }
-    }
-
-    /// To be called before a line may come into a part.
-    #[inline]
-    pub(super) fn before_growing(
-        &mut self,
-        part: usize,
-        table: &mut HashTable<Compact>,
-        full: &Slab<Line>,
-    ) {
-        if let Some((under_way, from)) = self.next
-            && under_way == part
-            && from > 0
-            && table.len() == table.capacity()
-        {
-            self.save_places(table, from..table.num_buckets(), full);
-            self.next = Some((part, table.num_buckets()));
-        }
-    }
-
-    fn save_places(
-        &mut self,
-        table: &mut HashTable<Compact>,
-        places: Range<usize>,
-        full: &Slab<Line>,
-    ) {
-        for place in places {
-            if let Some(compact) = table.get_bucket_mut(place) {
-                self.save_once(compact, full);
-            }
         }
     }
 }
@@ -84,27 +45,23 @@ impl Lines {
         let saving = &mut self.saving;
         assert!(saving.next.is_none(), "lines are being saved already");
         saving.mark ^= MARK;
-        saving.next = Some((0, 0));
+        saving.next = Some(0);
     }
 
-    /// Saves a little more. True if there is more.
+    /// Saves one more part. True if there are more.
     pub fn save_slice(&mut self) -> bool {
         let Self {
             parts,
             full,
             saving,
         } = self;
-        let Some((part, from)) = saving.next else {
+        let Some(part) = saving.next else {
             return false;
         };
-        let table = &mut parts[part];
-        let end = (from + PLACES_OF_SLICE).min(table.num_buckets());
-        saving.save_places(table, from..end, full);
-        saving.next = if end < table.num_buckets() {
-            Some((part, end))
-        } else {
-            Some((part + 1, 0)).filter(|(next, _)| *next < parts.len())
-        };
+        for compact in parts[part].iter_mut() {
+            saving.save_once(compact, full);
+        }
+        saving.next = Some(part + 1).filter(|next| *next < parts.len());
         saving.next.is_some()
     }
 
