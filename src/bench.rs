@@ -3,7 +3,7 @@
 //! instance runs, with the same queues between sequencer and shards; only the threads are missing.
 //! Not part of the public interface.
 
-use std::{path::Path, sync::Arc, thread::JoinHandle};
+use std::{path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded};
 use tokio::sync::oneshot;
@@ -178,6 +178,16 @@ impl Pipeline {
         let more = pace.slice(|| self.save_slice());
         self.pace = pace;
         more
+    }
+
+    /// How long [`Pipeline::save_slice_at_pace`] rests from now on.
+    pub fn saving_pause(&self) -> Duration {
+        self.pace.pause()
+    }
+
+    /// True once the file is written of a checkpoint of which all was saved.
+    pub fn is_checkpoint_written(&self) -> bool {
+        self.saving.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Saves all that is left; gives what is in the file, and its size in bytes.

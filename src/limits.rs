@@ -190,8 +190,12 @@ pub const FEED_SETTLE_MS_MAX: u64 = 86_400_000;
 pub const CHECKPOINT_LOOK_EVERY_MS: u64 = 200;
 /// A checkpoint of another instance is fetched if it spares a new one to read as many records.
 pub const CHECKPOINT_FETCH_RECORDS_MIN: u64 = 100_000;
-/// Bytes of what is saved that make a section of a checkpoint, one thing more or less.
-pub const CHECKPOINT_SECTION_BYTES: usize = 256 << 10;
+/// Bytes of what is saved that make a section of a checkpoint, one thing more or less. So few that
+/// a query which wakes up where one is being written does not notice: some 20 us.
+pub const CHECKPOINT_SECTION_BYTES: usize = 64 << 10;
+/// How long a slice of the state may take, in microseconds, but for the last thing in it: a query, or
+/// a batch of movements, that comes meanwhile waits so long.
+pub const CHECKPOINT_SLICE_US: u64 = 50;
 /// Times as long as saving a slice of the state took, the next slice waits: so a checkpoint takes
 /// a tenth of a processor from each shard, and the thread that writes it no more than keeps up.
 pub const CHECKPOINT_REST_FACTOR: u32 = 9;
@@ -200,8 +204,17 @@ pub const CHECKPOINT_REST_LOOK_US: u64 = 200;
 /// How far the thread that writes a checkpoint lets others go before it, -20 to 19. Not to the end:
 /// where all processors are busy, what waits to be written would grow.
 pub const CHECKPOINT_NICENESS: i32 = 5;
+/// Bytes of a checkpoint that are written at once.
+pub const CHECKPOINT_WRITE_BYTES: usize = 512 << 10;
+/// Bytes of a checkpoint after which it is synced, where it is written through the page cache.
+pub const CHECKPOINT_SYNC_BYTES: u64 = 32 << 20;
+/// How often it is looked whether there is something to write or to count, in milliseconds: to be
+/// woken for each section would take longer than to write it, of the shard's writer, too.
+pub const CHECKPOINT_WRITE_EVERY_MS: u64 = 2;
 /// Sections that may wait to be written into a checkpoint.
-pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 64;
+pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 256;
+/// Written sections that may wait to be counted; more are counted by who writes them.
+pub const CHECKPOINT_COUNTED_SECTIONS_MAX: usize = 64;
 /// Most bytes that a writer holds of what it had to save before it changed; beyond it, it waits for
 /// the disk.
 pub const OUTLET_BYTES_MAX: usize = 64 << 20;

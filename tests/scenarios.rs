@@ -247,7 +247,7 @@ impl<'s> Stage<'s> {
             }
             Event::Command(command) => {
                 let command = Bytes::from(command.encode_to_vec());
-                let receipt = self.instance.command(command).await;
+                let receipt = self.instance.command(command, 1).await;
                 decision(&receipt.expect("it is taken"))
             }
             Event::Clock(us) => {

@@ -13,23 +13,20 @@
 //! found by walking over the heads. The head of the file stays as it is in all formats.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    fs::File,
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{FORMAT, Kind, Meta, Totals};
+use super::{FORMAT, Kind, Meta, Totals, staged::StagedFile};
 use crate::domain::saved::{Broken, Input, Output};
 
 const MAGIC: &[u8; 8] = b"SELLCKPT";
 const HEAD_BYTES: usize = 24;
 const SECTION_HEAD_BYTES: usize = 32;
-/// Written bytes after which the file is synced, so that the last sync does not have all to do and
-/// the log's own syncs do not wait behind it.
-const SYNC_EVERY_BYTES: u64 = 32 << 20;
 
 /// Which section, and of which shard of how many; (0, 0) if it is of no shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +84,8 @@ pub enum Reject {
 /// Writes one.
 #[derive(Debug)]
 pub struct FileWriter {
-    file: File,
+    file: StagedFile,
     at: u64,
-    synced: u64,
     sections: u64,
 }
 
@@ -99,19 +95,17 @@ impl FileWriter {
     /// # Errors
     /// Of the operating system.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(true).write(true).open(path)?;
+        let mut file = StagedFile::create(path)?;
         let mut output = Output::new();
         output.raw(MAGIC);
         output.u32(FORMAT);
         output.u32(0);
         let mut head = output.into_bytes();
         head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
-        (&file).write_all(&head)?;
+        file.put(&head)?;
         Ok(Self {
             file,
             at: HEAD_BYTES as u64,
-            synced: 0,
             sections: 0,
         })
     }
@@ -130,14 +124,10 @@ impl FileWriter {
         output.u64(xxh3_64(payload));
         let mut head = output.into_bytes();
         head.extend_from_slice(&xxh3_64_with_seed(&head, self.at).to_le_bytes());
-        (&self.file).write_all(&head)?;
-        (&self.file).write_all(payload)?;
+        self.file.put(&head)?;
+        self.file.put(payload)?;
         self.at += (SECTION_HEAD_BYTES + payload.len()) as u64;
         self.sections += 1;
-        if self.at - self.synced >= SYNC_EVERY_BYTES {
-            self.file.sync_data()?;
-            self.synced = self.at;
-        }
         Ok(())
     }
 
@@ -149,7 +139,7 @@ impl FileWriter {
         totals.sections = self.sections;
         totals.bytes = self.at;
         self.section(Label::of(Kind::Totals), &totals.save())?;
-        self.file.sync_all()?;
+        self.file.finish()?;
         Ok((totals, self.at))
     }
 }

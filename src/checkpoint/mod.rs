@@ -12,8 +12,10 @@
 //! `Writer::save_slice` (or the sequencer's) and one in `instance::restore`; and, if older versions
 //! would read the rest without it and be wrong, the next [`FORMAT`].
 
+mod counting;
 pub mod format;
 pub mod saving;
+mod staged;
 pub mod store;
 
 use crate::{
@@ -196,6 +198,16 @@ impl Meta {
 }
 
 impl Totals {
+    /// Adds what another part of the same checkpoint holds.
+    fn add(&mut self, part: &Self) {
+        self.digest += part.digest;
+        self.skus += part.skus;
+        self.cells += part.cells;
+        self.lines += part.lines;
+        self.sections += part.sections;
+        self.bytes += part.bytes;
+    }
+
     /// Into bytes.
     pub fn save(&self) -> Vec<u8> {
         let mut output = Output::new();

@@ -12,17 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 
 use super::{
     Kind, Meta, Totals,
+    counting::{Counting, counting},
     format::{FileWriter, Label},
 };
 use crate::{
     domain::saved::Broken,
     limits::{
         CHECKPOINT_NICENESS, CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_REST_FACTOR,
-        CHECKPOINT_SECTION_BYTES, OUTLET_BYTES_MAX,
+        CHECKPOINT_SECTION_BYTES, CHECKPOINT_SLICE_US, CHECKPOINT_WRITE_EVERY_MS, OUTLET_BYTES_MAX,
     },
 };
 
@@ -52,13 +53,19 @@ impl Pace {
         })
     }
 
-    /// Saves a slice, and rests in proportion to the time it took.
-    pub(crate) fn slice<T>(&mut self, save: impl FnOnce() -> T) -> T {
+    /// Saves for the time of a slice, or all there is; `save` saves a little, and says if there is
+    /// more. Then rests in proportion to the time it took. True if there is more.
+    pub(crate) fn slice(&mut self, mut save: impl FnMut() -> bool) -> bool {
         let started = Instant::now();
-        let saved = save();
-        let ended = Instant::now();
-        self.next = Some(ended + (ended - started) * CHECKPOINT_REST_FACTOR);
-        saved
+        loop {
+            let more = save();
+            let ended = Instant::now();
+            let took = ended - started;
+            if !more || took >= Duration::from_micros(CHECKPOINT_SLICE_US) {
+                self.next = Some(ended + took * CHECKPOINT_REST_FACTOR);
+                return more;
+            }
+        }
     }
 }
 
@@ -91,7 +98,11 @@ impl Outlet {
         last: bool,
     ) {
         if saved.len() >= CHECKPOINT_SECTION_BYTES || last && !saved.is_empty() {
-            let bytes = saved.take();
+            let bytes = if last {
+                saved.take()
+            } else {
+                saved.take_part()
+            };
             self.waiting_bytes += bytes.len();
             self.waiting.push_back(Message::Section(label, bytes));
         }
@@ -225,38 +236,67 @@ pub(crate) fn collect(
     savers: usize,
     begun: &Receiver<Begun>,
     meta: &Receiver<Result<Meta, NotTaken>>,
-    mut count: impl FnMut(&mut Totals, Kind, &[u8]) -> Result<(), Broken>,
+    count: impl Fn(&mut Totals, Kind, &[u8]) -> Result<(), Broken> + Sync,
 ) -> Result<(Meta, Totals, u64), NotTaken> {
-    be_nice();
+    let write = || {
+        // After the other thread has begun, which would have the same niceness.
+        let written = counting(&count, |counting| {
+            be_nice();
+            write_all(path, messages, savers, begun, meta, counting)
+        });
+        let ((meta, file), totals) = written?;
+        let (totals, bytes) = file.finish(totals)?;
+        Ok((meta, totals, bytes))
+    };
+    // On a thread of its own, since who has no privileges cannot take niceness back.
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("checkpoint".into());
+        let writing = builder.spawn_scoped(scope, write)?;
+        writing.join().expect("writing does not panic")
+    })
+}
+
+/// Writes all sections but the last.
+fn write_all<C: super::counting::Count>(
+    path: &Path,
+    messages: &Receiver<Message>,
+    savers: usize,
+    begun: &Receiver<Begun>,
+    meta: &Receiver<Result<Meta, NotTaken>>,
+    counting: &mut Counting<'_, C>,
+) -> Result<(Meta, FileWriter), NotTaken> {
     let mut file = FileWriter::create(path).map_err(NotTaken::from);
-    let mut totals = Totals::default();
-    let mut write = |file: &mut Result<FileWriter, NotTaken>, label: Label, payload: &[u8]| {
+    let mut write = |file: &mut Result<FileWriter, NotTaken>, label: Label, payload: Vec<u8>| {
         let Ok(writer) = file else { return };
-        let counted = count(&mut totals, label.kind, payload).map_err(NotTaken::from);
-        let written = writer.section(label, payload).map_err(NotTaken::from);
-        if let Err(error) = counted.and(written) {
-            *file = Err(error);
+        if let Err(error) = writer.section(label, &payload) {
+            *file = Err(error.into());
         }
+        counting.count(label.kind, payload);
+        // Whoever has woken up here meanwhile goes on now, and not when this one's time is up.
+        std::thread::yield_now();
     };
     let (mut done, mut all_begun) = (0, false);
     let mut later = Vec::new();
     while done < savers {
-        match messages.recv() {
-            Ok(Message::Section(label, payload)) => write(&mut file, label, &payload),
+        match messages.try_recv() {
+            Ok(Message::Section(label, payload)) => write(&mut file, label, payload),
             Ok(Message::Later(section)) => later.push(section),
             Ok(Message::Done) => done += 1,
-            Err(_) => return Err(NotTaken::Stopping),
+            Err(TryRecvError::Empty) => {
+                std::thread::park_timeout(Duration::from_millis(CHECKPOINT_WRITE_EVERY_MS));
+            }
+            Err(TryRecvError::Disconnected) => return Err(NotTaken::Stopping),
         }
         if !all_begun && let Ok(sections) = begun.try_recv() {
             all_begun = true;
             for (label, payload) in sections() {
-                write(&mut file, label, &payload);
+                write(&mut file, label, payload);
             }
         }
         if all_begun {
             for section in later.drain(..) {
                 let (label, payload) = section();
-                write(&mut file, label, &payload);
+                write(&mut file, label, payload);
             }
         }
     }
@@ -264,7 +304,6 @@ pub(crate) fn collect(
         return Err(NotTaken::Stopping);
     }
     let meta = meta.recv().map_err(|_| NotTaken::Stopping)??;
-    write(&mut file, Label::of(Kind::Meta), &meta.save());
-    let (totals, bytes) = file?.finish(totals)?;
-    Ok((meta, totals, bytes))
+    write(&mut file, Label::of(Kind::Meta), meta.save());
+    Ok((meta, file?))
 }

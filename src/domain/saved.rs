@@ -123,6 +123,13 @@ impl Output {
         self.bytes
     }
 
+    /// Takes the bytes out, and leaves it empty with room for as many: more will follow, and need not
+    /// be moved while it grows.
+    pub fn take_part(&mut self) -> Vec<u8> {
+        let room = Vec::with_capacity(self.bytes.len() + self.bytes.len() / 8);
+        std::mem::replace(&mut self.bytes, room)
+    }
+
     /// Takes the bytes out and leaves it empty.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)

@@ -38,7 +38,7 @@ struct Segment {
 }
 
 /// Slots that are visited at once.
-const VISITED_SLOTS: usize = 512;
+const VISITED_SLOTS: usize = 64;
 /// How many slots ahead blocks are fetched.
 const VISITED_AHEAD: usize = 8;
 

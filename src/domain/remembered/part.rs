@@ -149,7 +149,7 @@ impl Part {
             let places = &mut chunk[from..];
             let gap = places.iter().position(|place| place.is_empty());
             let last = gap.unwrap_or(places.len() - 1);
-            let over = std::mem::replace(&mut places[last], Entry::default());
+            let over = std::mem::take(&mut places[last]);
             places.copy_within(..last, 1);
             places[0] = pushed;
             if gap.is_some() {
