@@ -133,7 +133,9 @@ async fn fill(instance: &Instance, from: usize, to: usize) -> Vec<CommandReceipt
             received(&format!("m{}", n - n % 3), &sku, 6, &at),
         ];
         instance.post(movements).await.expect("posted");
-        let receipt = instance.command(reserve(&format!("r{n}"), &sku, 2)).await;
+        let receipt = instance
+            .command(reserve(&format!("r{n}"), &sku, 2), 1)
+            .await;
         receipts.push(receipt.expect("decided"));
     }
     receipts
@@ -216,7 +218,7 @@ async fn a_restart_goes_on_from_the_newest_with_any_number_of_shards() {
         // Retries are answered as at first, and change nothing.
         for (n, receipt) in receipts.iter().enumerate() {
             let command = reserve(&format!("r{n}"), &format!("sku-{}", n % 7), 2);
-            let retried = again.command(command).await.expect("decided");
+            let retried = again.command(command, 1).await.expect("decided");
             assert!(retried.duplicate);
             assert_eq!(retried.outcome, receipt.outcome);
         }
@@ -353,7 +355,7 @@ async fn one_taken_while_others_write_is_the_state_at_its_position() {
                     let posted = instance.post(stock.collect()).await;
                     posted.expect("posted");
                     let command = reserve(&id(n), &sku, 2);
-                    instance.command(command).await.expect("decided");
+                    instance.command(command, 1).await.expect("decided");
                     n += 1;
                 }
                 n

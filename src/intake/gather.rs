@@ -225,12 +225,6 @@ impl<G: Gathered> Gatherer<G> {
         lines: usize,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<G::Receipt, PostError>>, PostError> {
-        if bytes > FRAMED_BYTES_MAX {
-            return Err(PostError::Log(AppendError::TooLarge {
-                bytes,
-                bytes_max: FRAMED_BYTES_MAX,
-            }));
-        }
         let (answer, answered) = oneshot::channel();
         let request = Request {
             frames,
@@ -270,6 +264,8 @@ impl Gatherer<OfMovements> {
     pub(crate) async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
         let mut room = self.take_room(movements.len())?;
         let parts = split(movements, self.options.record_movements_max);
+        // All of them, or none is taken.
+        parts.iter().try_for_each(|(_, bytes)| fits(*bytes))?;
         let mut answers = Vec::with_capacity(parts.len());
         for (movements, bytes) in parts {
             let count = movements.len();
@@ -305,10 +301,22 @@ impl Gatherer<OfCommands> {
     ) -> Result<CommandReceipt, PostError> {
         let room = self.take_room(1)?;
         let bytes = framed_bytes(command.len());
+        fits(bytes)?;
         let frames = SmallVec::from([command]);
         let decided = self.enqueue(frames, bytes, lines, Some(room))?;
         decided.await.map_err(|_| PostError::Stopping)?
     }
+}
+
+/// Whether so many framed bytes fit a record.
+fn fits(bytes: usize) -> Result<(), AppendError> {
+    if bytes <= FRAMED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(AppendError::TooLarge {
+        bytes,
+        bytes_max: FRAMED_BYTES_MAX,
+    })
 }
 
 /// Splits movements into parts that fit a record. At least one part.
