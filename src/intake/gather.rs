@@ -407,9 +407,15 @@ async fn gather<G: Gathered>(
         };
         let mut record = Gathering::new(first);
         let append = loop {
-            left_over = record.add_waiting(&mut requests, &options);
-            if left_over.is_some() || record.lines >= options.full_lines {
+            if left_over.is_none() {
+                left_over = record.add_waiting(&mut requests, &options);
+            }
+            if record.lines >= options.full_lines {
                 break None;
+            }
+            if left_over.is_some() {
+                let append = Arc::clone(&appends).acquire_owned().await;
+                break Some(append.expect(never_closed));
             }
             // While all appends are under way, more requests come together behind the first.
             tokio::select! {
@@ -426,9 +432,6 @@ async fn gather<G: Gathered>(
                 }
                 Some(request) = requests.recv() => {
                     left_over = record.add(request, &options);
-                    if left_over.is_some() {
-                        break None;
-                    }
                 }
             }
         };
