@@ -347,6 +347,9 @@ impl Instance {
     ///
     /// # Errors
     /// See [`PostError`]. Posting again is always safe.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, which gathers those of its callers.
     pub async fn post(&self, movements: Vec<Bytes>) -> Result<Receipt, PostError> {
         self.check_writable()?;
         self.gatherer.post(movements).await
@@ -357,6 +360,9 @@ impl Instance {
     ///
     /// # Errors
     /// See [`PostError`]. Sending the same again is always safe.
+    ///
+    /// # Panics
+    /// As [`Instance::post`].
     pub async fn command(&self, command: Bytes, lines: usize) -> Result<CommandReceipt, PostError> {
         self.check_writable()?;
         self.commands.decide(command, lines).await
