@@ -319,7 +319,7 @@ impl Pipeline {
             let completion = Completion::new(1, last.position, last.time_us, Vec::new(), shared);
             let mut batch = worker::Batch {
                 jobs: facts.items.iter().map(job).collect(),
-                names: Arc::new(facts.names),
+                names: facts.names.as_str().into(),
                 ..worker::Batch::default()
             };
             batch.end_entry(last.time_us);

@@ -162,10 +162,6 @@ pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
 /// Lines of commands, or movements, that are done by who read them from the log if nothing waits
 /// before them: some 100 µs. To hand them to other threads would take as long.
 pub const AT_ONCE_LINES_MAX: usize = 128;
-/// Postings that come between two steps of fetching ahead what one of them touches.
-pub const PREFETCH_AHEAD: usize = 8;
-/// Ids that come between fetching ahead what one of them touches, and looking it up.
-pub const PREFETCH_IDS: usize = 16;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;
 /// Commands whose cache misses overlap; most have a few lines.

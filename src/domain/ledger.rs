@@ -632,31 +632,29 @@ impl<B: Books> Ledger<B> {
         }
     }
 
-    /// Brings into the cache what a posting will touch: first step of three, each of which follows
-    /// what the one before brought. They should be called for one posting a while after each other,
-    /// and meanwhile for others, so that their cache misses overlap.
-    #[inline]
-    pub fn prefetch_places(&self, posting: &Posting) {
-        self.books.prefetch_index(posting.sku);
-        if let Effect::Line { line, .. } = posting.effect {
-            self.lines.prefetch_place(line);
+    /// Brings into the cache what [`Ledger::prefetch`] begins with.
+    pub fn prefetch_index<'p>(&self, postings: impl Iterator<Item = &'p Posting>) {
+        for posting in postings {
+            self.books.prefetch_index(posting.sku);
         }
     }
 
-    /// Second step, see [`Ledger::prefetch_places`].
-    #[inline]
-    pub fn prefetch_sku(&self, posting: &Posting) {
-        self.books.prefetch_sku(posting.sku);
-        if let Effect::Line { line, .. } = posting.effect {
-            self.lines.prefetch(line);
+    /// Brings into the cache what a group of postings will touch, in waves, so that their cache
+    /// misses overlap; each wave follows what the one before brought. [`Ledger::prefetch_index`]
+    /// should have been called a while ago.
+    pub fn prefetch<'p>(&self, postings: impl Iterator<Item = &'p Posting> + Clone) {
+        for posting in postings.clone() {
+            self.books.prefetch_sku(posting.sku);
         }
-    }
-
-    /// Third step, see [`Ledger::prefetch_places`].
-    #[inline]
-    pub fn prefetch_cell(&self, posting: &Posting) {
-        if let Some(at) = posting.effect.location() {
-            self.books.prefetch_cell(posting.sku, at);
+        for posting in postings.clone() {
+            if let Effect::Line { line, .. } = posting.effect {
+                self.lines.touch(line);
+            }
+        }
+        for posting in postings {
+            if let Some(at) = posting.effect.location() {
+                self.books.prefetch_cell(posting.sku, at);
+            }
         }
     }
 

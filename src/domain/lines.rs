@@ -2,6 +2,7 @@
 //! location and only open, withdraw and fulfil, which is nearly every line; the full form for the
 //! others.
 
+use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
@@ -67,7 +68,7 @@ pub struct Change {
 /// The followed lines of a ledger.
 #[derive(Debug)]
 pub struct Lines {
-    parts: Vec<Table>,
+    parts: Vec<HashTable<Compact>>,
     full: Slab<Line>,
     saving: Saving,
 }
@@ -75,7 +76,7 @@ pub struct Lines {
 impl Default for Lines {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS).map(|_| Table::default()).collect(),
+            parts: (0..PARTS).map(|_| HashTable::new()).collect(),
             full: Slab::new(),
             saving: Saving::default(),
         }
@@ -143,22 +144,16 @@ impl Lines {
         }
     }
 
-    /// Brings into the cache what [`Lines::prefetch`] begins with.
+    /// Brings what [`Lines::record`] will touch into the cache.
     #[inline]
-    pub fn prefetch_place(&self, key: LineKey) {
-        self.parts[part_of(key)].prefetch_place(key);
-    }
-
-    /// Brings what [`Lines::record`] will touch into the cache. [`Lines::prefetch_place`] should have
-    /// been called a while ago.
-    #[inline]
-    pub fn prefetch(&self, key: LineKey) {
-        self.parts[part_of(key)].prefetch_line(key);
+    pub fn touch(&self, key: LineKey) {
+        // A lookup whose result is not used: those of many keys overlap in the processor.
+        std::hint::black_box(self.find(key).is_some());
     }
 
     /// Number of lines.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(Table::len).sum()
+        self.parts.iter().map(HashTable::len).sum()
     }
 
     /// True if there is none.
@@ -173,15 +168,16 @@ impl Lines {
 
     /// All lines. In no order: only for what does not depend on order, as the digest.
     pub fn for_each(&self, mut visit: impl FnMut(LineKey, &Line)) {
-        for compact in self.parts.iter().flat_map(Table::iter) {
+        for compact in self.parts.iter().flat_map(HashTable::iter) {
             visit(compact.key, &self.expand(compact));
         }
     }
 
     /// Bytes that the lines occupy, allocated and not used included.
     pub fn bytes(&self) -> usize {
-        let parts: usize = self.parts.iter().map(Table::bytes).sum();
-        parts + self.full.capacity() * size_of::<Line>()
+        // One control byte for each bucket.
+        let buckets: usize = self.parts.iter().map(HashTable::num_buckets).sum();
+        buckets * (size_of::<Compact>() + 1) + self.full.capacity() * size_of::<Line>()
     }
 
     /// Retires the lines of one part that are settled, and were last changed `after_minutes` or
@@ -237,13 +233,16 @@ impl Lines {
     }
 
     fn find(&self, key: LineKey) -> Option<&Compact> {
-        self.parts[part_of(key)].find(key)
+        self.parts[part_of(key)].find(hash_of(key), |c| c.key == key)
     }
 
     fn remove(&mut self, key: LineKey) {
-        let removed = self.parts[part_of(key)].remove(key);
-        if let Some(compact) = removed.filter(|compact| compact.loc == FULL) {
-            self.full.remove(compact.opened as usize);
+        let part = &mut self.parts[part_of(key)];
+        if let Ok(entry) = part.find_entry(hash_of(key), |c| c.key == key) {
+            let (compact, _) = entry.remove();
+            if compact.loc == FULL {
+                self.full.remove(compact.opened as usize);
+            }
         }
     }
 
@@ -268,8 +267,20 @@ pub(super) fn minute_of(us: TimeUs) -> u32 {
 
 /// The line of a key; a new one, which has this mark, if there is none.
 #[inline]
-fn entry(parts: &mut [Table], key: LineKey, mark: u32) -> &mut Compact {
-    parts[part_of(key)].entry(key, || Compact::new(key, mark))
+fn entry(parts: &mut [HashTable<Compact>], key: LineKey, mark: u32) -> &mut Compact {
+    let part = &mut parts[part_of(key)];
+    let entry = part.entry(hash_of(key), |c| c.key == key, |c| hash_of(c.key));
+    let entry = entry.or_insert_with(|| Compact {
+        key,
+        until_us: UNSTATED_US,
+        loc: NOWHERE,
+        opened: 0,
+        withdrawn_here: 0,
+        withdrawn_anywhere: 0,
+        fulfilled: 0,
+        touched: mark,
+    });
+    entry.into_mut()
 }
 
 fn standing(kind: LineKind, line: &Line, now_us: TimeUs, names: &impl LocationNames) -> Standing {
@@ -285,20 +296,6 @@ fn standing(kind: LineKind, line: &Line, now_us: TimeUs, names: &impl LocationNa
 }
 
 impl Compact {
-    /// A line of which nothing is known yet.
-    fn new(key: LineKey, mark: u32) -> Self {
-        Self {
-            key,
-            until_us: UNSTATED_US,
-            loc: NOWHERE,
-            opened: 0,
-            withdrawn_here: 0,
-            withdrawn_anywhere: 0,
-            fulfilled: 0,
-            touched: mark,
-        }
-    }
-
     fn minute(&self) -> u32 {
         self.touched & !MARK
     }
@@ -387,12 +384,14 @@ fn part_of(key: LineKey) -> usize {
     ((key.0[1] >> 2) % PARTS as u64) as usize
 }
 
+fn hash_of(key: LineKey) -> u64 {
+    key.0[0]
+}
+
 mod saving;
-mod table;
 
 use saving::Saving;
 pub use saving::each_saved;
-use table::Table;
 
 #[cfg(test)]
 mod tests {

@@ -7,13 +7,19 @@
 //!
 //! The table is split into parts by the key's first bits. Within a part, entries lie sorted by
 //! key at a place scaled from the key (linear probing in order, as in Robin Hood hashing), so a
-//! search ends early and growing is one pass in order. Parts grow by a quarter at 7/8 full, so
+//! search ends early and growing is one sequential pass. Parts grow by a quarter at 7/8 full, so
 //! that no more than 23 bytes are used for an id, and growing never stalls for long.
 
-use super::{exceptions::ParkedKind, keys::MovementKey};
+use super::{exceptions::ParkedKind, keys::MovementKey, prefetch};
 
 /// Parts of the table.
 const PARTS: usize = 256;
+/// Entries that a part has room for at least.
+const PART_CAPACITY_MIN: usize = 16;
+/// Places behind the last scaled one, for entries pushed along; more if they crowd there.
+const OVERHANG_MIN: usize = 64;
+/// Cache lines from the scaled place on that are fetched ahead.
+const PREFETCH_LINES: usize = 3;
 /// Epochs a sweep may lag behind: an epoch's number is kept in 8 bits.
 const SWEEP_EVERY_EPOCHS: u64 = 64;
 
@@ -90,6 +96,95 @@ impl Entry {
     }
 }
 
+#[derive(Debug)]
+struct Part {
+    entries: Box<[Entry]>,
+    capacity: usize,
+    used: usize,
+}
+
+impl Part {
+    fn with_capacity(capacity: usize, overhang: usize) -> Self {
+        Self {
+            entries: vec![Entry::default(); capacity + overhang].into_boxed_slice(),
+            capacity,
+            used: 0,
+        }
+    }
+
+    /// The place at which an entry lies if nothing pushed it along.
+    #[inline]
+    fn home(&self, high: u64) -> usize {
+        // The first bits chose the part; the others are scaled to its capacity.
+        let within = high << PARTS.trailing_zeros();
+        ((u128::from(within) * self.capacity as u128) >> 64) as usize
+    }
+
+    /// Looks `entry` up; where it is not there, the place to put it.
+    #[inline]
+    fn find(&self, entry: Entry) -> Result<usize, usize> {
+        let mut at = self.home(entry.high);
+        while at < self.entries.len() {
+            let here = self.entries[at];
+            if here.is_empty() || here.high > entry.high {
+                return Err(at);
+            }
+            if here.same_key(entry) {
+                return Ok(at);
+            }
+            at += 1;
+        }
+        Err(at)
+    }
+
+    /// Puts `entry` at `at`, pushing others along; false if there is no room.
+    fn put(&mut self, at: usize, entry: Entry) -> bool {
+        let Some(gap) = self.entries[at..].iter().position(|e| e.is_empty()) else {
+            return false;
+        };
+        self.entries.copy_within(at..at + gap, at + 1);
+        self.entries[at] = entry;
+        self.used += 1;
+        true
+    }
+
+    fn overhang(&self) -> usize {
+        self.entries.len() - self.capacity
+    }
+
+    /// Drops the entries older than `epochs_max` and makes room for more.
+    fn rebuild(&mut self, epoch: u64, epochs_max: u64, overhang: usize) {
+        let live = |e: &&Entry| !e.is_empty() && e.age(epoch) <= epochs_max;
+        let entries = self.entries.iter().filter(live).copied();
+        *self = Part::of_sorted(entries, overhang);
+    }
+
+    /// A part with these entries, which come in order, and room to grow by a quarter.
+    fn of_sorted(entries: impl Iterator<Item = Entry> + Clone, mut overhang: usize) -> Self {
+        let count = entries.clone().count();
+        let capacity = (count * 10 / 7).max(PART_CAPACITY_MIN);
+        loop {
+            let mut next = Part::with_capacity(capacity, overhang);
+            let mut end = 0;
+            let fits = entries.clone().all(|entry| {
+                // Entries come in order, so each goes behind the one before it.
+                let at = next.home(entry.high).max(end);
+                end = at + 1;
+                next.entries
+                    .get_mut(at)
+                    .map(|place| *place = entry)
+                    .is_some()
+            });
+            if fits {
+                next.used = count;
+                return next;
+            }
+            // They crowd at the end. A larger capacity need not spread them: equal keys, say.
+            overhang *= 2;
+        }
+    }
+}
+
 /// The ids of the last epochs.
 #[derive(Debug)]
 pub struct RememberedIds {
@@ -105,7 +200,9 @@ pub struct RememberedIds {
 impl Default for RememberedIds {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS).map(|_| Part::default()).collect(),
+            parts: (0..PARTS)
+                .map(|_| Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN))
+                .collect(),
             epoch: 0,
             oldest: 0,
             used: 0,
@@ -129,8 +226,8 @@ impl RememberedIds {
         let Self { parts, saving, .. } = self;
         let part = &mut parts[number];
         match part.find(entry) {
-            Ok(at) if part.get(at).age(epoch) <= epochs_max => {
-                let known = part.get(at);
+            Ok(at) if part.entries[at].age(epoch) <= epochs_max => {
+                let known = part.entries[at];
                 if known.same_content(entry) {
                     Known::Repeat(known.outcome())
                 } else {
@@ -138,19 +235,22 @@ impl RememberedIds {
                 }
             }
             Ok(at) => {
-                saving.before_replacing(number, part.get(at), entry);
-                part.set(at, entry);
+                saving.before_replacing(number, part.entries[at], entry);
+                part.entries[at] = entry;
                 Known::New
             }
             Err(mut at) => {
-                self.used -= part.used();
+                self.used -= part.used;
                 saving.before_putting(number, part, entry, self.oldest);
-                if part.is_full() {
-                    part.grow(epoch, epochs_max);
+                if (part.used + 1) * 8 > part.capacity * 7 {
+                    part.rebuild(epoch, epochs_max, OVERHANG_MIN);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
-                part.put(at, entry);
-                self.used += part.used();
+                while !part.put(at, entry) {
+                    part.rebuild(epoch, epochs_max, part.overhang() * 2);
+                    at = part.find(entry).unwrap_or_else(|at| at);
+                }
+                self.used += part.used;
                 Known::New
             }
         }
@@ -161,7 +261,7 @@ impl RememberedIds {
         let part = &self.parts[part_of(key)];
         let wanted = Entry::new(key, 0, 0, RememberedOutcome::Applied);
         part.find(wanted)
-            .is_ok_and(|at| part.get(at).age(self.epoch) <= self.epoch - self.oldest)
+            .is_ok_and(|at| part.entries[at].age(self.epoch) <= self.epoch - self.oldest)
     }
 
     /// Whether an id is known with equal content.
@@ -169,7 +269,7 @@ impl RememberedIds {
         let part = &self.parts[part_of(key)];
         let wanted = Entry::new(key, content, 0, RememberedOutcome::Applied);
         part.find(wanted).is_ok_and(|at| {
-            let known = part.get(at);
+            let known = part.entries[at];
             known.age(self.epoch) <= self.epoch - self.oldest && known.same_content(wanted)
         })
     }
@@ -177,7 +277,12 @@ impl RememberedIds {
     /// Brings what a look-up of `key` will read into the cache.
     #[inline]
     pub fn prefetch(&self, key: MovementKey) {
-        self.parts[part_of(key)].prefetch((key.0 >> 64) as u64);
+        let part = &self.parts[part_of(key)];
+        let home: *const Entry = &part.entries[part.home((key.0 >> 64) as u64)];
+        // A new one is put some entries further on average, and pushes others along.
+        for line in 0..PREFETCH_LINES {
+            prefetch::read(home.wrapping_byte_add(line * 64));
+        }
     }
 
     /// Arrivals are from now on in `epoch`; those before `oldest` are forgotten.
@@ -196,7 +301,7 @@ impl RememberedIds {
                 None => {
                     for (number, part) in self.parts.iter_mut().enumerate() {
                         self.saving.save_once(number, part);
-                        *part = Part::default();
+                        *part = Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN);
                     }
                     self.used = 0;
                 }
@@ -222,9 +327,9 @@ impl RememberedIds {
         for number in parts {
             let part = &mut self.parts[number];
             self.saving.save_once(number, part);
-            self.used -= part.used();
-            part.sweep(epoch, epochs_max);
-            self.used += part.used();
+            self.used -= part.used;
+            part.rebuild(epoch, epochs_max, OVERHANG_MIN);
+            self.used += part.used;
         }
     }
 
@@ -240,14 +345,15 @@ impl RememberedIds {
 
     /// Bytes that the table occupies.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(Part::bytes).sum()
+        self.parts
+            .iter()
+            .map(|part| part.entries.len() * size_of::<Entry>())
+            .sum()
     }
 }
 
-mod part;
 mod saving;
 
-use part::Part;
 use saving::Saving;
 
 fn part_of(key: MovementKey) -> usize {

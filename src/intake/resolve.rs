@@ -96,7 +96,7 @@ impl Sequencer {
                 posting: item.posting,
                 names: item.names,
             }],
-            names: Arc::new(names),
+            names: names.into(),
             ..Batch::default()
         };
         batch.end_entry(state.admission.now_us());

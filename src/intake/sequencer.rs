@@ -35,7 +35,7 @@ use crate::{
         reconcile::Statement,
         rules::Rules,
     },
-    limits::{AHEAD_US_MAX, PREFETCH_IDS},
+    limits::{AHEAD_US_MAX, PREFETCH_POSTINGS},
     log::Position,
     proto::v1 as pb,
     shard::{
@@ -188,7 +188,7 @@ impl Sequencer {
     /// Takes one step.
     pub(crate) fn step(&self, state: &mut State, step: Step) -> Result<(), Stopped> {
         match step {
-            Step::Decoded(Decoded::Facts(facts)) => self.facts(state, facts),
+            Step::Decoded(Decoded::Facts(facts)) => self.facts(state, &facts),
             Step::Decoded(Decoded::Commands(at, commands)) => self.commands(state, at, &commands),
             Step::Decoded(Decoded::Rules(at, put)) => self.rules(state, at, put),
             Step::Decoded(Decoded::Authority(at, put)) => self.authority(state, at, put),
@@ -213,8 +213,8 @@ impl Sequencer {
         state.admission.advance(at.time_us);
     }
 
-    fn facts(&self, state: &mut State, facts: Facts) -> Result<(), Stopped> {
-        let names = Arc::new(facts.names);
+    fn facts(&self, state: &mut State, facts: &Facts) -> Result<(), Stopped> {
+        let names: Arc<str> = facts.names.as_str().into();
         let mut batches: Vec<Batch> = (0..self.shards.len())
             .map(|_| Batch {
                 jobs: Vec::with_capacity(facts.items.len() / self.shards.len() + 16),
@@ -224,10 +224,7 @@ impl Sequencer {
             .collect();
         let mut effects = Vec::new();
         let mut counts = [0u64; 3];
-        for item in facts.items.iter().take(PREFETCH_IDS) {
-            state.admission.prefetch(item.key);
-        }
-        for group in &facts.entries {
+        for group in &mut facts.entries.iter() {
             state.admission.advance(group.time_us);
             let waiting = self.waiting_for(group.origin);
             let mut outcomes = match &waiting {
@@ -239,25 +236,26 @@ impl Sequencer {
                 set(&mut outcomes, malformed.index, ParkedKind::Malformed.into());
                 self.parked.park(malformed.clone());
             }
-            for at in group.items.clone() {
-                if let Some(ahead) = facts.items.get(at + PREFETCH_IDS) {
-                    state.admission.prefetch(ahead.key);
+            for items in facts.items[group.items.clone()].chunks(PREFETCH_POSTINGS) {
+                for item in items {
+                    state.admission.prefetch(item.key);
                 }
-                let item = &facts.items[at];
-                let (outcome, duplicate) = self.admit(state, group, item);
-                if outcome == Outcome::Applied && !duplicate {
-                    counts[0] += 1;
-                    let shard = item.posting.sku.shard(self.shards.len());
-                    batches[shard].jobs.push(Job {
-                        posting: item.posting,
-                        names: item.names,
-                    });
-                } else if duplicate {
-                    counts[1] += 1;
-                } else {
-                    counts[2] += 1;
+                for item in items {
+                    let (outcome, duplicate) = self.admit(state, group, item);
+                    if outcome == Outcome::Applied && !duplicate {
+                        counts[0] += 1;
+                        let shard = item.posting.sku.shard(self.shards.len());
+                        batches[shard].jobs.push(Job {
+                            posting: item.posting,
+                            names: item.names,
+                        });
+                    } else if duplicate {
+                        counts[1] += 1;
+                    } else {
+                        counts[2] += 1;
+                    }
+                    set(&mut outcomes, item.index, (outcome, duplicate));
                 }
-                set(&mut outcomes, item.index, (outcome, duplicate));
             }
             for batch in &mut batches {
                 batch.end_entry(group.time_us);

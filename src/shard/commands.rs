@@ -230,13 +230,10 @@ pub(super) fn prefetch(ledger: &Ledger<ShardBooks>, commands: &[Command], shard:
         });
         lines.filter(|line| line.shard == shard)
     };
-    for line in lines() {
-        ledger.lines().prefetch_place(line.key);
-    }
     ledger.prefetch_skus(lines().map(|line| line.hash));
     ledger.prefetch_cells(lines().map(|line| (line.hash, line.only)));
     for line in lines() {
-        ledger.lines().prefetch(line.key);
+        ledger.lines().touch(line.key);
     }
 }
 

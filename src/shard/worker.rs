@@ -45,7 +45,7 @@ use crate::{
         rules::ChannelIx,
     },
     limits::{
-        AT_ONCE_LINES_MAX, FEED_CUT_CHANGES_MAX, PREFETCH_AHEAD, PREFETCH_COMMANDS,
+        AT_ONCE_LINES_MAX, FEED_CUT_CHANGES_MAX, PREFETCH_COMMANDS, PREFETCH_POSTINGS,
         SHARD_QUEUE_BATCHES_MAX,
     },
     log::Position,
@@ -89,7 +89,7 @@ pub(crate) struct Batch {
     pub(crate) jobs: Vec<Job>,
     /// The log's time of those jobs that end before this place, and begin where the last ended.
     pub(crate) times: Vec<(u32, TimeUs)>,
-    pub(crate) names: Arc<String>,
+    pub(crate) names: Arc<str>,
     /// Movements that arrived before this may be forgotten.
     pub(crate) forgotten_before_us: Option<TimeUs>,
 }
@@ -548,36 +548,37 @@ impl Writer {
             jobs, times, names, ..
         } = batch;
         let mut times = times.iter().peekable();
+        let mut at = 0;
+        let mut groups = jobs.chunks(PREFETCH_POSTINGS).peekable();
+        if let Some(first) = groups.peek() {
+            self.ledger
+                .prefetch_index(first.iter().map(|job| &job.posting));
+        }
         if let Some((_, time_us)) = times.peek() {
             self.advance_in_batch(*time_us);
         }
-        // Each is applied at the end of a way on which what it touches is fetched, step by step.
-        for ahead in 0..jobs.len() + 3 * PREFETCH_AHEAD {
-            let behind = |steps: usize| ahead.checked_sub(steps * PREFETCH_AHEAD);
-            let job = |at: usize| jobs.get(at).map(|job| &job.posting);
-            if let Some(posting) = job(ahead) {
-                self.ledger.prefetch_places(posting);
+        while let Some(group) = groups.next() {
+            self.ledger.prefetch(group.iter().map(|job| &job.posting));
+            // Arrives while this group is applied.
+            if let Some(next) = groups.peek() {
+                self.ledger
+                    .prefetch_index(next.iter().map(|job| &job.posting));
             }
-            if let Some(posting) = behind(1).and_then(job) {
-                self.ledger.prefetch_sku(posting);
-            }
-            if let Some(posting) = behind(2).and_then(job) {
-                self.ledger.prefetch_cell(posting);
-            }
-            let Some(at) = behind(3) else { continue };
-            let job = &jobs[at];
-            while times.next_if(|(end, _)| *end as usize <= at).is_some() {
-                if let Some((_, time_us)) = times.peek() {
-                    self.advance_in_batch(*time_us);
+            for job in group {
+                while times.next_if(|(end, _)| *end <= at).is_some() {
+                    if let Some((_, time_us)) = times.peek() {
+                        self.advance_in_batch(*time_us);
+                    }
                 }
+                let cause = Cause {
+                    logged_us: self.ledger.now_us(),
+                    occurred_us: job.posting.fact.occurred_us,
+                };
+                self.ledger.books_mut().because(cause);
+                self.ledger
+                    .apply(&job.posting, job.names.of(names), &*self.locations);
+                at += 1;
             }
-            let cause = Cause {
-                logged_us: self.ledger.now_us(),
-                occurred_us: job.posting.fact.occurred_us,
-            };
-            self.ledger.books_mut().because(cause);
-            self.ledger
-                .apply(&job.posting, job.names.of(names), &*self.locations);
         }
     }
 }

@@ -4,9 +4,10 @@
 //! saved already; one that is about to change, or to be retired, before its part has had its turn
 //! is saved first. So what comes out is how all lines stood when it began.
 
+use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{Compact, FULL, Lines, MARK, part_of};
+use super::{Compact, FULL, Lines, MARK, hash_of, part_of};
 use crate::domain::{
     balances::Loc,
     keys::LineKey,
@@ -74,7 +75,7 @@ impl Lines {
         // They do not spread quite evenly.
         let each = lines / self.parts.len() + lines / self.parts.len() / 16;
         for part in &mut self.parts {
-            part.reserve(each);
+            part.reserve(each, |compact| hash_of(compact.key));
         }
     }
 
@@ -98,7 +99,8 @@ impl Lines {
                     u32::try_from(self.full.insert(line)).expect("fewer than 2^32 lines");
             }
             compact.touched |= self.saving.mark;
-            self.parts[part_of(compact.key)].insert_unique(compact);
+            let part: &mut HashTable<Compact> = &mut self.parts[part_of(compact.key)];
+            part.insert_unique(hash_of(compact.key), compact, |c| hash_of(c.key));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! at once. Instead a part is saved when it has its turn, less what came into it since the
 //! beginning; only what is about to be dropped is saved earlier.
 
-use super::{Entry, PARTS, Part, RememberedIds};
+use super::{Entry, OVERHANG_MIN, PARTS, Part, RememberedIds};
 use crate::domain::saved::{Broken, Input, Output};
 
 /// What is under way.
@@ -71,8 +71,8 @@ impl Saving {
             let place = new.binary_search_by_key(&order(entry), order);
             !entry.is_empty() && place.is_err()
         };
-        let mut entries: Vec<Entry> = Vec::with_capacity(part.used() + replaced.len());
-        entries.extend(part.iter().filter(is_old));
+        let mut entries: Vec<Entry> = Vec::with_capacity(part.used + replaced.len());
+        entries.extend(part.entries.iter().filter(is_old));
         if !replaced.is_empty() {
             entries.extend(replaced);
             entries.sort_unstable_by_key(order);
@@ -158,9 +158,9 @@ impl RememberedIds {
             });
             let part = self.parts.get_mut(number);
             let part = part.ok_or(Broken("it has ids of a part that is not there"))?;
-            self.used -= part.used();
-            *part = Part::of_sorted(entries);
-            self.used += part.used();
+            self.used -= part.used;
+            *part = Part::of_sorted(entries, OVERHANG_MIN);
+            self.used += part.used;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn entries(ids: &RememberedIds) -> BTreeSet<(u64, u64)> {
-        let entries = ids.parts.iter().flat_map(Part::iter);
+        let entries = ids.parts.iter().flat_map(|part| part.entries.iter());
         let remembered =
             |entry: &&Entry| !entry.is_empty() && entry.age(ids.epoch) <= ids.epoch - ids.oldest;
         entries.filter(remembered).map(order).collect()

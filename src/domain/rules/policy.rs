@@ -96,10 +96,6 @@ impl Policy {
     #[inline]
     fn share(&self, sum: i64) -> i64 {
         let sum = sum.max(0);
-        if self.share_percent == 100 {
-            // Most channels: no need to divide, for each of them and with each movement.
-            return sum;
-        }
         let percent = i64::from(self.share_percent);
         sum / 100 * percent + sum % 100 * percent / 100
     }
@@ -108,9 +104,6 @@ impl Policy {
 /// `⌈units × percent / 100⌉`; exact without a wider type: at most 100 % of `units`, and 99 × 100.
 #[inline]
 fn percent_rounded_up(units: i64, percent: u8) -> i64 {
-    if percent == 0 {
-        return 0;
-    }
     let percent = i64::from(percent);
     units / 100 * percent + (units % 100 * percent + 99) / 100
 }
