@@ -13,8 +13,8 @@
 //! Callers share the machine with the servers; each has one call under way.
 //!
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
-//! (as `sellable serve` has them), `--lines` of a call (1), `--ms` of one measurement, `--rounds`. `--profile 1` only tells
-//! the processor time of a call, by threads; with `--hot 1` of those for one SKU.
+//! (as `sellable serve` has them), `--lines` of a call (1), `--ms` of one measurement, `--rounds`.
+//! `--profile 1` only tells the processor time of a call that is spread, by threads.
 
 #[path = "support/empty.rs"]
 mod empty;
