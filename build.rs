@@ -30,8 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The server of `Movements` once more, with a request that keeps its movements encoded: they
     // go into the log as they came, so decoding them into owned messages would be for nothing. That
-    // of `Feeds`, whose updates are encoded once for all who watch a channel. And that of
-    // `Availability`, whose queries and answers are read and written without a string for each SKU.
+    // of `Feeds`, whose updates are encoded once for all who watch a channel. And those of
+    // `Availability` and of `Reservations`, whose requests and answers are read and written without
+    // a string for each SKU.
     let raw = out.join("raw");
     fs::create_dir_all(&raw)?;
     tonic_prost_build::configure()
@@ -40,17 +41,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".sellable.v1.AvailabilityUpdate", "crate::wire::Encoded")
         .extern_path(".sellable.v1.GetRequest", "crate::wire::query::Query")
         .extern_path(".sellable.v1.GetResponse", "crate::wire::Encoded")
+        .extern_path(".sellable.v1.ReserveRequest", "crate::wire::Encoded")
+        .extern_path(".sellable.v1.ReserveResponse", "crate::wire::Encoded")
         .extern_path(".sellable.v1", "crate::proto::v1")
         .out_dir(raw)
         .compile_fds(only_raw(descriptors))?;
     Ok(())
 }
 
-/// The descriptors with no other services than those three.
+/// The descriptors with no other services than those four.
 fn only_raw(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut descriptors.file {
-        file.service
-            .retain(|service| matches!(service.name(), "Movements" | "Feeds" | "Availability"));
+        file.service.retain(|service| {
+            matches!(
+                service.name(),
+                "Movements" | "Feeds" | "Availability" | "Reservations"
+            )
+        });
     }
     descriptors
 }

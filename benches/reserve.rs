@@ -86,6 +86,7 @@ fn main() {
         skus: if hot { 1 } else { skus },
         lines,
         callers,
+        per_second: None,
         time,
         next_id: Arc::default(),
         run: format!("{log}-{hot}"),
@@ -238,10 +239,11 @@ fn main() {
 
 /// Tells where the time of a call goes, by the threads of this process.
 fn profile(name: &str, run: impl FnOnce() -> Done) {
-    const THREADS: [&str; 6] = [
+    const THREADS: [&str; 7] = [
         "caller",
         "server",
         "log-writer",
+        "follower",
         "sequencer",
         "shard",
         "nats",

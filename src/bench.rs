@@ -24,7 +24,7 @@ use crate::{
     instance::{NotTaken, Options, counted, parts::Parts},
     intake::{
         CommandReceipt, ParkedList,
-        decode::{At, Decoded, Decoder},
+        decode::{Asked, At, Decoded, Decoder},
         saving::TakeCheckpoint,
         sequencer::{Sequencer, State, Step, Waiting},
     },
@@ -266,10 +266,10 @@ impl Pipeline {
             time_us,
             origin: (INSTANCE, position),
         };
-        self.step(Step::Decoded(Decoded::Commands(at, commands)));
-        let receipts = told.try_recv().expect("receipts").into_iter();
-        receipts
-            .map(|receipt| receipt.expect("an answer"))
+        let asked = commands.into_iter().map(Asked::Other).collect();
+        self.step(Step::Decoded(Decoded::Commands(at, asked)));
+        let told = told.try_recv().expect("answers").into_iter();
+        told.map(|told| told.expect("an answer").receipt(&self.sequencer.locations))
             .collect()
     }
 

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
         AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, DeliveryBook, ParkedList,
-        PostError, ReportBook, ReservationView, Resolved,
+        PostError, ReportBook, ReservationView, Resolved, Told,
         decode::Decoder,
         follow::follow,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
@@ -225,7 +225,12 @@ impl Instance {
         let exceptions = ExceptionsDesk::new(parked, open.into_iter());
 
         let (failure, failed) = watch::channel(None);
-        let follower = tokio::spawn({
+        // On a thread of its own: of a runtime that shares its tasks, two threads wake up for each
+        // record.
+        let following = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let follower = following.spawn({
             let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
             let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
@@ -237,6 +242,12 @@ impl Instance {
                 }
             })
         });
+        let stop_following = follower.abort_handle();
+        let thread = thread::Builder::new().name("follower".into());
+        threads.push(thread.spawn(move || {
+            // An error means that it was stopped.
+            let _ = following.block_on(follower);
+        })?);
         let writer = Writer {
             log: Arc::clone(&log),
             instance: id,
@@ -285,7 +296,7 @@ impl Instance {
             rules_pending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
-            follower: follower.abort_handle(),
+            follower: stop_following,
             tasks: Mutex::default(),
             checkpoints,
             horizon: options.horizon,
@@ -364,6 +375,12 @@ impl Instance {
     /// # Panics
     /// As [`Instance::post`].
     pub async fn command(&self, command: Bytes, lines: usize) -> Result<CommandReceipt, PostError> {
+        let told = self.decide(command, lines).await?;
+        Ok(told.receipt(&self.locations))
+    }
+
+    /// The same, with an answer that is not in words yet.
+    pub(crate) async fn decide(&self, command: Bytes, lines: usize) -> Result<Told, PostError> {
         self.check_writable()?;
         self.commands.decide(command, lines).await
     }

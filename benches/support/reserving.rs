@@ -20,6 +20,7 @@ use sellable::{
     ops::Calls,
     proto::v1::{self as pb, reservations_client::ReservationsClient},
 };
+use tokio::sync::mpsc;
 use tonic::{
     Request,
     client::Grpc,
@@ -115,12 +116,16 @@ pub(crate) struct Done {
     pub(crate) latencies: Histogram<u64>,
 }
 
-/// Callers of which each has one call under way.
+/// Callers of which each has one call under way at most.
+#[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) skus: usize,
     /// Of a call.
     pub(crate) lines: usize,
     pub(crate) callers: usize,
+    /// Calls that are due in a second, of all callers together, whose latency counts from when they
+    /// are due; none: each caller calls again as soon as it is answered.
+    pub(crate) per_second: Option<f64>,
     pub(crate) time: Duration,
     pub(crate) next_id: Arc<AtomicU64>,
     pub(crate) run: String,
@@ -132,7 +137,13 @@ impl Load {
         let ends = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
         let mut tasks = Vec::new();
+        let mut due = Vec::new();
         for caller in 0..self.callers {
+            let mut turns = self.per_second.map(|_| {
+                let (turn, turns) = mpsc::unbounded_channel();
+                due.push(turn);
+                turns
+            });
             let mut client = Grpc::new(channels[caller % channels.len()].clone());
             let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
             let (skus, lines, run) = (self.skus, self.lines, self.run.clone());
@@ -141,11 +152,18 @@ impl Load {
                 let mut random = Random(caller as u64 + 1);
                 let mut latencies = histogram();
                 while !ends.load(Relaxed) {
+                    let since = match &mut turns {
+                        None => None,
+                        Some(turns) => match turns.recv().await {
+                            Some(due) => Some(due),
+                            None => break,
+                        },
+                    };
                     let id = next_id.fetch_add(1, Relaxed);
                     let skus = (0..lines).map(|_| support::sku(random.below(skus)));
                     let request = request(format!("{run}-{id}"), skus);
                     let request = Request::new(Bytes::from(request.encode_to_vec()));
-                    let sent = Instant::now();
+                    let sent = since.unwrap_or_else(Instant::now);
                     client.ready().await.expect("connected");
                     let answer = client.unary(request, path.clone(), Undecoded).await;
                     answer.expect("an answer");
@@ -155,8 +173,15 @@ impl Load {
                 latencies
             }));
         }
+        let pacer = self.per_second.map(|per_second| {
+            let ends = Arc::clone(&ends);
+            std::thread::spawn(move || pace(started, per_second, &due, &ends))
+        });
         tokio::time::sleep(self.time).await;
         ends.store(true, Relaxed);
+        if let Some(pacer) = pacer {
+            pacer.join().expect("it does not panic");
+        }
         let mut latencies = histogram();
         for task in tasks {
             let one = task.await.expect("callers do not panic");
@@ -167,5 +192,24 @@ impl Load {
             elapsed: started.elapsed(),
             latencies,
         }
+    }
+}
+
+/// Tells callers in turn when a call is due; a thread, since the runtime's timers are only accurate
+/// to a millisecond.
+fn pace(
+    started: Instant,
+    per_second: f64,
+    callers: &[mpsc::UnboundedSender<Instant>],
+    ends: &AtomicBool,
+) {
+    for (number, caller) in callers.iter().cycle().enumerate() {
+        let due = started + Duration::from_secs_f64(number as f64 / per_second);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if ends.load(Relaxed) {
+            return;
+        }
+        // A caller that ended at this moment is not there any more.
+        let _ = caller.send(due);
     }
 }

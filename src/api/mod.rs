@@ -26,15 +26,15 @@ use crate::{
         FILE_DESCRIPTOR_SET,
         v1::{
             self as pb, operations_server::OperationsServer,
-            reconciliation_server::ReconciliationServer, reservations_server::ReservationsServer,
-            rules_server::RulesServer,
+            reconciliation_server::ReconciliationServer, rules_server::RulesServer,
         },
     },
 };
 
 /// Servers whose messages are not those of [`crate::proto`]: `Movements` with [`RawPostRequest`]s,
-/// `Feeds` with updates that are [`Encoded`](crate::wire::Encoded), and `Availability` with
-/// [`Query`](crate::wire::query::Query) and answers that are encoded.
+/// `Feeds` with updates that are [`Encoded`](crate::wire::Encoded), `Availability` with
+/// [`Query`](crate::wire::query::Query) and answers that are encoded, and `Reservations` that takes
+/// and gives encoded messages to reserve.
 mod raw {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/raw/sellable.v1.rs"));
@@ -91,8 +91,8 @@ pub fn routes(
     let feeds =
         raw::feeds_server::FeedsServer::new(service.clone()).max_decoding_message_size(bytes_max);
     let rules = RulesServer::new(service.clone()).max_decoding_message_size(bytes_max);
-    let reservations =
-        ReservationsServer::new(service.clone()).max_decoding_message_size(bytes_max);
+    let reservations = raw::reservations_server::ReservationsServer::new(service.clone())
+        .max_decoding_message_size(bytes_max);
     let reconciliation =
         ReconciliationServer::new(service.clone()).max_decoding_message_size(bytes_max);
     Routes::new(movements)

@@ -3,45 +3,53 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Service, log_time, status};
+use super::{Service, log_time, raw::reservations_server::Reservations, status};
 use crate::{
-    domain::{posting::NEVER_US, reserve::ShortReason},
+    domain::{balances::LocationNames, posting::NEVER_US, reserve::ShortReason},
     intake::{
-        self, Allocation, CommandOutcome, CommandReceipt, Refusal, ReservationView, ShortLine,
+        self, Allocation, CommandOutcome, CommandReceipt, Refusal, ReservationView, ShortLine, Told,
     },
-    proto::v1::{self as pb, command::Command, reservations_server::Reservations},
-    shard::Locations,
-    wire::command::check,
+    proto::v1::{self as pb, command::Command},
+    shard::{Locations, commands::Reservation},
+    wire::{
+        Encoded,
+        command::{check, check_reserve},
+        reserve::{Reserve, command_of, put_allocation},
+    },
 };
 
 #[tonic::async_trait]
 impl Reservations for Service {
-    async fn reserve(
-        &self,
-        request: Request<pb::ReserveRequest>,
-    ) -> Result<Response<pb::ReserveResponse>, Status> {
-        let receipt = self.command(Command::Reserve(request.into_inner())).await?;
-        let mut response = pb::ReserveResponse {
+    async fn reserve(&self, request: Request<Encoded>) -> Result<Response<Encoded>, Status> {
+        let mut request = request.into_inner().0;
+        let plain = Reserve::read_plain(&request);
+        let lines = match plain.map(|reserve| self.check_reserve(&reserve)) {
+            Some(checked) => checked?,
+            None => {
+                let read = pb::ReserveRequest::decode(&request[..]);
+                let read = read.map_err(|error| Status::internal(error.to_string()))?;
+                let lines = self.check_reserve(&Reserve::from(&read))?;
+                request = read.encode_to_vec().into();
+                lines
+            }
+        };
+        let told = self.decide(command_of(&request), lines).await?;
+        let locations = self.instance.locations();
+        if let Some(reservation) = told.granted() {
+            return Ok(Response::new(granted(&told, reservation, locations)));
+        }
+        let receipt = in_words(&told, locations)?;
+        let CommandOutcome::Short(lines) = receipt.outcome else {
+            return Err(unexpected(&receipt.outcome));
+        };
+        let response = pb::ReserveResponse {
+            short_lines: lines.into_iter().map(short_line).collect(),
             position: receipt.position,
             log_time: log_time(receipt.time_us),
             duplicate: receipt.duplicate,
             ..pb::ReserveResponse::default()
         };
-        match receipt.outcome {
-            CommandOutcome::Reserved {
-                allocations,
-                expires_us,
-            } => {
-                response.granted = true;
-                response.allocations = allocations.into_iter().map(allocation).collect();
-                response.expires_at = expires_us.and_then(log_time);
-            }
-            CommandOutcome::Short(lines) => {
-                response.short_lines = lines.into_iter().map(short_line).collect();
-            }
-            other => return Err(unexpected(&other)),
-        }
-        Ok(Response::new(response))
+        Ok(Response::new(Encoded(response.encode_to_vec().into())))
     }
 
     async fn confirm(
@@ -105,35 +113,81 @@ impl Reservations for Service {
 }
 
 impl Service {
+    /// Checks a command to reserve, and tells how many lines it has.
+    fn check_reserve(&self, reserve: &Reserve<'_>) -> Result<usize, Status> {
+        let checked = check_reserve(reserve);
+        checked.map_err(|invalid| status::bad_field(invalid.field, invalid.reason))?;
+        self.check_ready()?;
+        let rules = &self.instance.view().rulebook().in_force().rules;
+        if rules.channel(reserve.channel).is_none() {
+            let known = rules.channels().map(|(_, name)| name);
+            return Err(status::unknown_channel(reserve.channel, known));
+        }
+        Ok(reserve.lines.len())
+    }
+
+    /// Commands are decided by what is in the log: who does not know all of it yet would make
+    /// callers wait.
+    fn check_ready(&self) -> Result<(), Status> {
+        if self.instance.ready() {
+            return Ok(());
+        }
+        Err(status::not_ready(&self.instance))
+    }
+
     async fn command(&self, command: Command) -> Result<CommandReceipt, Status> {
         let command = pb::Command {
             command: Some(command),
         };
         check(&command).map_err(|invalid| status::bad_field(invalid.field, invalid.reason))?;
-        // Decided by what is in the log: who does not know all of it yet would make callers wait.
-        if !self.instance.ready() {
-            return Err(status::not_ready(&self.instance));
-        }
-        if let Some(Command::Reserve(reserve)) = &command.command {
-            let rules = &self.instance.view().rulebook().in_force().rules;
-            if rules.channel(&reserve.channel).is_none() {
-                let known = rules.channels().map(|(_, name)| name);
-                return Err(status::unknown_channel(&reserve.channel, known));
-            }
-        }
+        self.check_ready()?;
         let lines = match &command.command {
-            Some(Command::Reserve(reserve)) => reserve.lines.len(),
             Some(Command::Release(release)) => release.lines.len().max(1),
             _ => 1,
         };
-        let encoded = command.encode_to_vec().into();
-        let receipt = self.instance.command(encoded, lines).await;
-        let receipt = receipt.map_err(|error| status::not_posted(&error))?;
-        match &receipt.outcome {
-            CommandOutcome::Refused(refusal) => Err(status::refused(refusal)),
-            _ => Ok(receipt),
+        let told = self.decide(command.encode_to_vec(), lines).await?;
+        in_words(&told, self.instance.locations())
+    }
+
+    async fn decide(&self, command: Vec<u8>, lines: usize) -> Result<Told, Status> {
+        let told = self.instance.decide(command.into(), lines).await;
+        told.map_err(|error| status::not_posted(&error))
+    }
+}
+
+/// What was decided, unless that is that nothing was done.
+fn in_words(told: &Told, locations: &Locations) -> Result<CommandReceipt, Status> {
+    let receipt = told.receipt(locations);
+    match &receipt.outcome {
+        CommandOutcome::Refused(refusal) => Err(status::refused(refusal)),
+        _ => Ok(receipt),
+    }
+}
+
+/// The encoded `ReserveResponse` of a reservation that was granted.
+fn granted(told: &Told, reservation: &Reservation, locations: &Locations) -> Encoded {
+    const ALLOCATIONS: u32 = 2;
+    let mut rest = pb::ReserveResponse {
+        granted: true,
+        position: told.decided.position,
+        log_time: log_time(told.decided.time_us),
+        duplicate: told.is_duplicate,
+        ..pb::ReserveResponse::default()
+    };
+    if reservation.expires_us != NEVER_US {
+        rest.expires_at = log_time(reservation.expires_us);
+    }
+    let mut response = Vec::with_capacity(64 * (1 + reservation.lines.len()));
+    for (line, planned) in reservation.planned() {
+        let names = reservation.names(line);
+        for (at, units) in planned.into_iter().flatten() {
+            let texts = [names.number, names.sku, locations.name(at)];
+            put_allocation(ALLOCATIONS, texts, units, &mut response);
         }
     }
+    // Encoded messages one after the other are one message, merged.
+    rest.encode(&mut response).expect("a vector has room");
+    Encoded(response.into())
 }
 
 /// A decision of another kind than the command's.
@@ -170,11 +224,13 @@ fn reservation(view: &ReservationView, locations: &Locations) -> pb::Reservation
     let reservation = &view.reservation;
     let lines = reservation.lines.iter().zip(&view.lines);
     let lines = lines.map(|(line, (totals, claims))| {
+        let names = reservation.names(line);
         let claims = claims.iter();
-        let claims = claims.map(|(at, units)| intake::allocation(line, *at, *units, locations));
+        let claims =
+            claims.map(|(at, units)| intake::allocation(reservation, line, *at, *units, locations));
         pb::ReservationLine {
-            line: line.line.to_string(),
-            sku: line.sku.to_string(),
+            line: names.number.to_owned(),
+            sku: names.sku.to_owned(),
             reserved: totals.opened,
             released: totals.withdrawn,
             shipped: totals.fulfilled,
@@ -187,8 +243,8 @@ fn reservation(view: &ReservationView, locations: &Locations) -> pb::Reservation
         intake::short_lines(reservation)
     };
     pb::Reservation {
-        id: reservation.id.to_string(),
-        channel: reservation.channel_name.to_string(),
+        id: reservation.id().to_owned(),
+        channel: reservation.channel_name().to_owned(),
         state: state(view).into(),
         lines: lines.collect(),
         expires_at: log_time(view.until_us).filter(|_| view.until_us != NEVER_US),

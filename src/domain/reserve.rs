@@ -12,7 +12,7 @@ pub struct Offers {
     /// In all, in units.
     pub ats: i64,
     /// By location that the channel sells it from; no order.
-    pub by_location: SmallVec<[Offer; 8]>,
+    pub by_location: SmallVec<[Offer; 16]>,
 }
 
 /// What one location contributes.

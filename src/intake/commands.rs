@@ -10,14 +10,16 @@ use known::{Known, KnownCommands};
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::decode::Asked;
 use crate::{
     domain::{
         admission::Horizon,
-        keys::{Keyer, LineKind, SkuHash},
+        balances::{Loc, LocationNames},
+        keys::Keyer,
         lifecycle,
         movement::{Invalid, TimeUs},
         posting::NEVER_US,
-        reserve::ShortReason,
+        reserve::{Short, ShortReason},
         rules::Rules,
     },
     limits::COMMANDS_REMEMBERED_MAX,
@@ -25,9 +27,12 @@ use crate::{
     proto::v1::{self as pb, command::Command as Pb},
     shard::{
         Locations,
-        commands::{Command, Line, Release, Reservation},
+        commands::{Command, Draft, Line, LineNames, Release, Reservation},
     },
-    wire::command::{check, line_name, time_to_live_us},
+    wire::{
+        command::{check, check_reserve, line_name, time_to_live_us},
+        reserve::Reserve,
+    },
 };
 
 /// What became of a command.
@@ -231,8 +236,16 @@ impl Decision {
 #[derive(Debug, Clone)]
 pub(crate) struct Decided {
     decision: Decision,
-    position: Position,
-    time_us: TimeUs,
+    pub(crate) position: Position,
+    pub(crate) time_us: TimeUs,
+}
+
+/// What there is to tell about a command.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) decided: Decided,
+    /// It was decided before.
+    pub(crate) is_duplicate: bool,
 }
 
 /// Where a command is decided.
@@ -264,51 +277,92 @@ impl Commands {
 
     /// Decides about a command, as far as no shard has to be asked. Gives what there is to tell
     /// once the shards are done, whether it was decided before, and what they have to do.
-    pub(crate) fn decide(
-        &mut self,
-        command: &pb::Command,
-        place: &Place<'_>,
-    ) -> (Decided, bool, Option<Command>) {
-        let decided = |decision| Decided {
-            decision,
-            position: place.position,
-            time_us: place.time_us,
+    pub(crate) fn decide(&mut self, asked: &Asked, place: &Place<'_>) -> (Told, Option<Command>) {
+        let command = match asked {
+            Asked::Reserve { request, .. } => {
+                let reserve = Reserve::read_plain(request).expect("it was read before");
+                return self.decide_reserve(&reserve, place);
+            }
+            Asked::Other(command) => command,
         };
-        let refused = |refusal| (decided(Decision::refused(refusal)), false, None);
-        if let Err(invalid) = check(command) {
+        if let Some(Pb::Reserve(reserve)) = &command.command {
+            return self.decide_reserve(&Reserve::from(reserve), place);
+        }
+        let put = |to: &mut Vec<u8>| command.encode(to).expect("a vector has room");
+        self.once(
+            check(command),
+            id_of(command),
+            put,
+            place,
+            |commands| match &command.command {
+                Some(Pb::Confirm(confirm)) => commands.confirm(&confirm.reservation, place),
+                Some(Pb::Extend(extend)) => commands.extend(extend, place),
+                Some(Pb::Release(release)) => commands.release(release, place),
+                Some(Pb::Reserve(_)) | None => unreachable!("one is elsewhere, none is invalid"),
+            },
+        )
+    }
+
+    fn decide_reserve(
+        &mut self,
+        reserve: &Reserve<'_>,
+        place: &Place<'_>,
+    ) -> (Told, Option<Command>) {
+        let checked = check_reserve(reserve);
+        let put = |to: &mut Vec<u8>| reserve.put_command(to);
+        self.once(checked, reserve.id, put, place, |commands| {
+            commands.reserve(reserve, place)
+        })
+    }
+
+    /// Decides about a command, unless it is invalid or was decided before. Its content is what it
+    /// puts.
+    fn once(
+        &mut self,
+        checked: Result<(), Invalid>,
+        id: &str,
+        put: impl FnOnce(&mut Vec<u8>),
+        place: &Place<'_>,
+        decide: impl FnOnce(&mut Self) -> (Decision, Option<Command>),
+    ) -> (Told, Option<Command>) {
+        let told = |decision, is_duplicate| Told {
+            decided: Decided {
+                decision,
+                position: place.position,
+                time_us: place.time_us,
+            },
+            is_duplicate,
+        };
+        let refused = |refusal| (told(Decision::refused(refusal), false), None);
+        if let Err(invalid) = checked {
             return refused(Refusal::Invalid(invalid));
         }
-        let id = id_of(command);
         self.scratch.clear();
-        command
-            .encode(&mut self.scratch)
-            .expect("a vector has room");
+        put(&mut self.scratch);
         let (key, content) = (key_of(id), xxh3_64(&self.scratch));
         if let Some(known) = self.known.get(key) {
             if known.content != content {
                 return refused(Refusal::IdTaken(id.to_owned()));
             }
-            return (known.decided.clone(), true, None);
+            let told = Told {
+                decided: known.decided.clone(),
+                is_duplicate: true,
+            };
+            return (told, None);
         }
         self.known.forget(place.time_us);
         if self.known.len() >= COMMANDS_REMEMBERED_MAX {
             return refused(Refusal::TooMany);
         }
-        let (decision, todo) = match &command.command {
-            Some(Pb::Reserve(reserve)) => self.reserve(reserve, place),
-            Some(Pb::Confirm(confirm)) => self.confirm(&confirm.reservation, place),
-            Some(Pb::Extend(extend)) => self.extend(extend, place),
-            Some(Pb::Release(release)) => self.release(release, place),
-            None => unreachable!("it was checked"),
-        };
+        let (decision, todo) = decide(self);
         let until_us = match &decision {
             Decision::Reserve(reservation) => reservation.expires_us,
             _ => NEVER_US,
         };
-        let decided = decided(decision);
-        let known = Known::new(content, decided.clone(), until_us);
+        let told = told(decision, false);
+        let known = Known::new(content, told.decided.clone(), until_us);
         self.known.insert(key, known, place.time_us);
-        (decided, false, todo)
+        (told, todo)
     }
 
     /// The reservation of an id, whether it is confirmed, and when it ends.
@@ -322,44 +376,33 @@ impl Commands {
         }
     }
 
-    fn reserve(
-        &mut self,
-        reserve: &pb::ReserveRequest,
-        place: &Place<'_>,
-    ) -> (Decision, Option<Command>) {
-        let Some(channel) = place.rules.channel(&reserve.channel) else {
-            let refusal = Refusal::UnknownChannel(reserve.channel.clone());
+    fn reserve(&mut self, reserve: &Reserve<'_>, place: &Place<'_>) -> (Decision, Option<Command>) {
+        let Some(channel) = place.rules.channel(reserve.channel) else {
+            let refusal = Refusal::UnknownChannel(reserve.channel.to_owned());
             return (Decision::refused(refusal), None);
         };
-        let line = |(number, line): (usize, &pb::ReserveLine)| {
-            let name = line_name(number, line);
-            let hash = SkuHash::of(&line.sku);
+        let name_bytes = reserve.lines.iter().enumerate().map(|(place, line)| {
+            line_name(place, line).len() + line.sku.len() + line.location.len()
+        });
+        let count = reserve.lines.len();
+        let mut draft = Draft::new(reserve.id, reserve.channel, count, name_bytes.sum());
+        for (number, line) in reserve.lines.iter().enumerate() {
+            let names = LineNames {
+                number: &line_name(number, line),
+                sku: line.sku,
+                only: line.location,
+            };
             // A location that no movement has named yet has nothing; no number means none.
             let only = (!line.location.is_empty())
-                .then(|| place.locations.get(&line.location).unwrap_or(NO_LOCATION));
-            Line {
-                key: self
-                    .keyer
-                    .line(LineKind::Order, &reserve.id, &name, &line.sku),
-                hash,
-                shard: hash.shard(place.shards) as u32,
-                quantity: line.quantity,
-                only,
-                only_name: line.location.as_str().into(),
-                sku: line.sku.as_str().into(),
-                line: name.into(),
-            }
-        };
-        let lines = reserve.lines.iter().enumerate().map(line).collect();
+                .then(|| place.locations.get(line.location).unwrap_or(NO_LOCATION));
+            draft.line(names, line.quantity, only, &mut self.keyer, place.shards);
+        }
         let expires_us = match &reserve.time_to_live {
             Some(time) => place.time_us + time_to_live_us(time).expect("it was checked"),
             None => NEVER_US,
         };
-        let reservation = Arc::new(Reservation::new(
-            &reserve.id,
-            &reserve.channel,
+        let reservation = Arc::new(draft.reservation(
             channel,
-            lines,
             reserve.allow_split,
             expires_us,
             place.position,
@@ -430,7 +473,8 @@ impl Commands {
         let mut lines = Vec::with_capacity(release.lines.len());
         for wanted in &release.lines {
             let mut named = (0..).zip(&reservation.lines);
-            let Some((number, _)) = named.find(|(_, line)| *line.line == *wanted.line) else {
+            let is_wanted = |line| reservation.names(line).number == wanted.line;
+            let Some((number, _)) = named.find(|(_, line)| is_wanted(line)) else {
                 let refusal = Refusal::UnknownLine {
                     reservation: id.clone(),
                     line: wanted.line.clone(),
@@ -451,7 +495,7 @@ impl Commands {
 }
 
 /// A number that no location has.
-const NO_LOCATION: crate::domain::balances::Loc = crate::domain::balances::Loc(u32::MAX);
+const NO_LOCATION: Loc = Loc(u32::MAX);
 
 fn key_of(id: &str) -> u128 {
     xxh3_128(id.as_bytes())
@@ -467,21 +511,30 @@ fn id_of(command: &pb::Command) -> &str {
     }
 }
 
-impl Decided {
+impl Told {
     /// What there is to tell. Only once the shards are done.
-    pub(crate) fn receipt(&self, duplicate: bool, locations: &Locations) -> CommandReceipt {
+    pub(crate) fn receipt(&self, locations: &Locations) -> CommandReceipt {
         CommandReceipt {
-            position: self.position,
-            time_us: self.time_us,
-            duplicate,
-            outcome: self.decision.outcome(locations),
+            position: self.decided.position,
+            time_us: self.decided.time_us,
+            duplicate: self.is_duplicate,
+            outcome: self.decided.decision.outcome(locations),
+        }
+    }
+
+    /// The reservation that was granted, if that is what there is to tell. Only once the shards are
+    /// done.
+    pub(crate) fn granted(&self) -> Option<&Reservation> {
+        match &self.decided.decision {
+            Decision::Reserve(reservation) if reservation.granted() => Some(reservation),
+            _ => None,
         }
     }
 
     /// The same in a word, without what it takes to tell it whole. Only once the shards are done.
-    pub(crate) fn verdict(&self, duplicate: bool) -> CommandVerdict {
-        match &self.decision {
-            _ if duplicate => CommandVerdict::Duplicate,
+    pub(crate) fn verdict(&self) -> CommandVerdict {
+        match &self.decided.decision {
+            _ if self.is_duplicate => CommandVerdict::Duplicate,
             Decision::Reserve(reservation) if reservation.granted() => CommandVerdict::Granted,
             Decision::Reserve(_) => CommandVerdict::Short,
             Decision::Confirm(reservation) if reservation.granted() => CommandVerdict::Confirmed,
@@ -499,7 +552,7 @@ impl Decided {
 impl Decision {
     fn outcome(&self, locations: &Locations) -> CommandOutcome {
         use CommandOutcome as Outcome;
-        let id = |reservation: &Reservation| reservation.id.to_string();
+        let id = |reservation: &Reservation| reservation.id().to_owned();
         match self {
             Decision::Refused(refusal) => Outcome::Refused(Refusal::clone(refusal)),
             Decision::Reserve(reservation) if reservation.granted() => Outcome::Reserved {
@@ -529,8 +582,8 @@ impl Decision {
 fn allocations(reservation: &Reservation, locations: &Locations) -> Vec<Allocation> {
     let mut allocations = Vec::with_capacity(reservation.lines.len());
     for (line, planned) in reservation.planned() {
-        for (at, units) in planned.iter().flatten() {
-            allocations.push(allocation(line, *at, *units, locations));
+        for (at, units) in planned.into_iter().flatten() {
+            allocations.push(allocation(reservation, line, at, units, locations));
         }
     }
     allocations
@@ -538,12 +591,13 @@ fn allocations(reservation: &Reservation, locations: &Locations) -> Vec<Allocati
 
 /// The lines of a refused reservation that fell short.
 pub(crate) fn short_lines(reservation: &Reservation) -> Vec<ShortLine> {
-    let short = |(line, planned): (&Line, &Result<_, crate::domain::reserve::Short>)| {
-        let short = planned.as_ref().err()?;
+    let short = |(line, planned): (&Line, Result<_, Short>)| {
+        let short = planned.err()?;
+        let names = reservation.names(line);
         Some(ShortLine {
-            line: line.line.to_string(),
-            sku: line.sku.to_string(),
-            requested: line.quantity,
+            line: names.number.to_owned(),
+            sku: names.sku.to_owned(),
+            requested: line.units(),
             available: short.available,
             reason: short.reason,
         })
@@ -554,19 +608,21 @@ pub(crate) fn short_lines(reservation: &Reservation) -> Vec<ShortLine> {
 fn released(release: &Release, locations: &Locations) -> CommandOutcome {
     let reservation = &release.reservation;
     if !reservation.granted() {
-        return CommandOutcome::Refused(Refusal::NotGranted(reservation.id.to_string()));
+        return CommandOutcome::Refused(Refusal::NotGranted(reservation.id().to_owned()));
     }
     let mut given_back = Vec::new();
     for (line, asked, planned) in release.planned() {
         match planned {
             Ok(claims) if release.carried_out() => {
                 let back = claims.iter();
-                given_back.extend(back.map(|(at, units)| allocation(line, *at, *units, locations)));
+                let back =
+                    back.map(|(at, units)| allocation(reservation, line, *at, *units, locations));
+                given_back.extend(back);
             }
             Ok(_) => {}
             Err(left) => {
                 return CommandOutcome::Refused(Refusal::TooFewLeft {
-                    line: line.line.to_string(),
+                    line: reservation.names(line).number.to_owned(),
                     left: *left,
                     asked,
                 });
@@ -577,15 +633,16 @@ fn released(release: &Release, locations: &Locations) -> CommandOutcome {
 }
 
 pub(crate) fn allocation(
+    reservation: &Reservation,
     line: &Line,
-    at: crate::domain::balances::Loc,
+    at: Loc,
     units: i64,
     locations: &Locations,
 ) -> Allocation {
-    use crate::domain::balances::LocationNames;
+    let names = reservation.names(line);
     Allocation {
-        line: line.line.to_string(),
-        sku: line.sku.to_string(),
+        line: names.number.to_owned(),
+        sku: names.sku.to_owned(),
         location: locations.name(at).to_owned(),
         quantity: units,
     }
@@ -617,7 +674,7 @@ mod tests {
             }
         }
 
-        fn decide(&mut self, command: Pb, time_us: TimeUs) -> (Decided, bool, Option<Command>) {
+        fn decide(&mut self, command: Pb, time_us: TimeUs) -> (Told, Option<Command>) {
             let place = Place {
                 position: 1,
                 time_us,
@@ -628,11 +685,11 @@ mod tests {
             let command = pb::Command {
                 command: Some(command),
             };
-            self.commands.decide(&command, &place)
+            self.commands.decide(&Asked::Other(command), &place)
         }
 
         fn refusal(&mut self, command: Pb, time_us: TimeUs) -> Option<Refusal> {
-            match self.decide(command, time_us).0.decision {
+            match self.decide(command, time_us).0.decided.decision {
                 Decision::Refused(refusal) => Some(*refusal),
                 _ => None,
             }
@@ -666,9 +723,9 @@ mod tests {
     #[test]
     fn the_same_again_is_not_decided_again() {
         let mut desk = Desk::new();
-        assert!(!desk.decide(reserve("r", None), 0).1);
-        let (_, duplicate, todo) = desk.decide(reserve("r", None), HOUR_US);
-        assert!(duplicate && todo.is_none());
+        assert!(!desk.decide(reserve("r", None), 0).0.is_duplicate);
+        let (told, todo) = desk.decide(reserve("r", None), HOUR_US);
+        assert!(told.is_duplicate && todo.is_none());
         let other = reserve("r", Some(TIME_TO_LIVE_US_MIN));
         assert_eq!(desk.refusal(other, 0), Some(Refusal::IdTaken("r".into())));
         let taken = desk.refusal(confirm("r", "r"), 0);
@@ -697,8 +754,8 @@ mod tests {
         let mut desk = Desk::new();
         desk.decide(reserve("r", Some(HOUR_US)), 0);
         let expired = |desk: &mut Desk, id: &str, time_us| {
-            let decided = desk.decide(confirm(id, "r"), time_us).0;
-            matches!(decided.decision, Decision::Expired(_))
+            let told = desk.decide(confirm(id, "r"), time_us).0;
+            matches!(told.decided.decision, Decision::Expired(_))
         };
         assert!(expired(&mut desk, "c1", HOUR_US));
         assert!(expired(&mut desk, "c2", 2 * HOUR_US));
@@ -712,8 +769,11 @@ mod tests {
             }),
         });
         // Never shorter than it was.
-        let decided = desk.decide(extend, 60 * 1_000_000).0;
-        assert!(matches!(decided.decision, Decision::Extend(_, HOUR_US)));
+        let told = desk.decide(extend, 60 * 1_000_000).0;
+        assert!(matches!(
+            told.decided.decision,
+            Decision::Extend(_, HOUR_US)
+        ));
         assert_eq!(desk.refusal(confirm("c3", "s"), HOUR_US - 1), None);
     }
 }

@@ -16,13 +16,13 @@ use crate::{
     },
     limits::{ID_BYTES_MAX, LINE_BYTES_MAX, STEP_MOVEMENTS_MAX},
     log::{Entry, Lane, LogError, MediaType, Position},
-    proto::v1 as pb,
+    proto::v1::{self as pb, command::Command},
     shard::{Locations, Sources, worker::NamesAt},
     wire::{
         Found, Malformed, Unreadable, borrowed,
         media::{Scratch, decode_payload, of_source},
         movement::disposition,
-        record::{Body, read_record},
+        record::{Body, CommandView, read_record},
     },
 };
 
@@ -78,7 +78,7 @@ pub(crate) enum Decoded {
     Facts(Facts),
     Rules(At, pb::RulesPut),
     Authority(At, pb::AuthorityPut),
-    Commands(At, Vec<pb::Command>),
+    Commands(At, Vec<Asked>),
     Resolve(At, Box<Resolve>),
     Comparison(At, Box<pb::Comparison>),
     /// How far a webhook has got.
@@ -94,6 +94,30 @@ pub(crate) struct At {
     pub(crate) time_us: TimeUs,
     /// The instance, and its token.
     pub(crate) origin: (u64, u64),
+}
+
+/// A command.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// To reserve: its request as it lies in the log, which is plain.
+    Reserve {
+        request: Bytes,
+        lines: usize,
+    },
+    Other(pb::Command),
+}
+
+impl Asked {
+    /// How many lines it brings; 1 if they are those of a reservation that was made before.
+    pub(crate) fn lines(&self) -> usize {
+        match self {
+            Self::Reserve { lines, .. } => *lines,
+            Self::Other(command) => match &command.command {
+                Some(Command::Reserve(reserve)) => reserve.lines.len(),
+                _ => 1,
+            },
+        }
+    }
 }
 
 /// What a person decided about an exception.
@@ -301,7 +325,16 @@ impl Decoder {
             }
             Body::Rules(put) => Decoded::Rules(at, put),
             Body::Authority(put) => Decoded::Authority(at, put),
-            Body::Commands(batch) => Decoded::Commands(at, batch.commands),
+            Body::Commands(commands) => {
+                let asked = |command| match command {
+                    CommandView::Reserve(request, lines) => Asked::Reserve {
+                        request: payload.slice_ref(request),
+                        lines,
+                    },
+                    CommandView::Other(command) => Asked::Other(command),
+                };
+                Decoded::Commands(at, commands.into_iter().map(asked).collect())
+            }
             Body::Comparison(comparison) => Decoded::Comparison(at, comparison),
             Body::Delivery(progress) => Decoded::Delivery(at, progress),
             Body::Republish(republish) => Decoded::Republish(at, republish),

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    commands::CommandReceipt,
+    commands::Told,
     sequencer::{Pending, Waiting},
 };
 use crate::{
@@ -76,9 +76,9 @@ impl Gathered for OfMovements {
 pub(crate) struct OfCommands;
 
 impl Gathered for OfCommands {
-    type Receipt = CommandReceipt;
+    type Receipt = Told;
 
-    fn waiting(_: Vec<usize>, told: Receipts<CommandReceipt>) -> Waiting {
+    fn waiting(_: Vec<usize>, told: Receipts<Told>) -> Waiting {
         Waiting::Commands(told)
     }
 
@@ -294,11 +294,7 @@ impl Gatherer<OfCommands> {
     ///
     /// # Errors
     /// See [`PostError`].
-    pub(crate) async fn decide(
-        &self,
-        command: Bytes,
-        lines: usize,
-    ) -> Result<CommandReceipt, PostError> {
+    pub(crate) async fn decide(&self, command: Bytes, lines: usize) -> Result<Told, PostError> {
         let room = self.take_room(1)?;
         let bytes = framed_bytes(command.len());
         fits(bytes)?;

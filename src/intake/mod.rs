@@ -23,7 +23,7 @@ pub use authority::{AuthorityBook, AuthorityInForce};
 pub use commands::{
     Allocation, CommandOutcome, CommandReceipt, CommandVerdict, Refusal, ReservationView, ShortLine,
 };
-pub(crate) use commands::{allocation, short_lines};
+pub(crate) use commands::{Told, allocation, short_lines};
 pub use deliveries::{DeadLetter, DeliveryBook, Reported, Standing, Standings};
 pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;

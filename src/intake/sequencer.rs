@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 use super::{
     authority::{AuthorityBook, AuthorityInForce},
-    commands::{CommandReceipt, CommandVerdict, Commands, Decided, Place, ReservationView},
-    decode::{At, Decoded, Facts, Head, Item},
+    commands::{CommandVerdict, Commands, Place, ReservationView, Told},
+    decode::{Asked, At, Decoded, Facts, Head, Item},
     deliveries::{DeliveryBook, Reported},
     parked::ParkedList,
     reports::{self, ReportBook},
@@ -120,7 +120,7 @@ pub(crate) enum Waiting {
     /// Movements: how many of them each caller has, in the order of the record.
     Movements(Vec<usize>, Receipts),
     /// Commands.
-    Commands(Receipts<CommandReceipt>),
+    Commands(Receipts<Told>),
     /// Who put rules, or a document of source authority.
     Document(oneshot::Sender<Position>),
     /// Who decided about an exception.
@@ -322,7 +322,7 @@ impl Sequencer {
             .may(item.source, source, location, item.kind)
     }
 
-    fn commands(&self, state: &mut State, at: At, commands: &[pb::Command]) -> Result<(), Stopped> {
+    fn commands(&self, state: &mut State, at: At, commands: &[Asked]) -> Result<(), Stopped> {
         self.advance(state, at);
         let place = Place {
             position: at.position,
@@ -338,21 +338,18 @@ impl Sequencer {
         let mut todo = Vec::with_capacity(commands.len());
         let mut decisions = Vec::with_capacity(commands.len());
         for command in commands {
-            let (decided, duplicate, command) = state.commands.decide(command, &place);
+            let (decision, command) = state.commands.decide(command, &place);
             todo.extend(command);
-            decisions.push((decided, duplicate));
+            decisions.push(decision);
         }
-        let (locations, tally) = (Arc::clone(&self.locations), Arc::clone(&self.tally));
+        let tally = Arc::clone(&self.tally);
         let tell = move || {
-            for (decided, duplicate) in &decisions {
-                let verdict = decided.verdict(*duplicate);
-                tally.commands[verdict as usize].fetch_add(1, Relaxed);
+            for decision in &decisions {
+                tally.commands[decision.verdict() as usize].fetch_add(1, Relaxed);
             }
+            // Who asked puts it into words, not the writer.
             if let Some(told) = told {
-                let receipt = |(decided, duplicate): &(Decided, bool)| {
-                    Some(decided.receipt(*duplicate, &locations))
-                };
-                let _ = told.send(decisions.iter().map(receipt).collect());
+                let _ = told.send(decisions.into_iter().map(Some).collect());
             }
         };
         let completion = self.completion(state, vec![Effect::Tell(Box::new(tell))]);

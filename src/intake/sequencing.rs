@@ -10,13 +10,12 @@ use std::{
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
-    decode::Decoded,
+    decode::{Asked, Decoded},
     sequencer::{Sequencer, State, Step, Stopped},
 };
 use crate::{
     checkpoint::saving::Pace,
     limits::{AT_ONCE_LINES_MAX, CHECKPOINT_REST_LOOK_US},
-    proto::v1::command::Command,
     shard::{
         queue::{self, ShardQueue, Unfinished},
         worker::or_abort,
@@ -79,12 +78,9 @@ impl Step {
     fn is_little(&self) -> bool {
         match self {
             Self::Decoded(Decoded::Commands(_, commands)) => {
-                let lines = commands.iter().map(|command| match &command.command {
-                    Some(Command::Reserve(reserve)) => reserve.lines.len(),
-                    // Lines of a reservation that was made before: the shard's queue counts them.
-                    _ => 1,
-                });
-                lines.sum::<usize>() <= AT_ONCE_LINES_MAX
+                // Of a command about a reservation that was made before, the shard's queue counts
+                // the lines.
+                commands.iter().map(Asked::lines).sum::<usize>() <= AT_ONCE_LINES_MAX
             }
             Self::Decoded(Decoded::Facts(facts)) => facts.items.len() <= AT_ONCE_LINES_MAX,
             _ => false,

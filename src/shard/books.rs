@@ -214,8 +214,7 @@ impl ShardBooks {
         let Self { index, desk } = self;
         // SAFETY: as in `post`.
         let block = index.get(sku, name, unsafe { epoch::unprotected() })?;
-        let rules = Arc::clone(&desk.rules.rules);
-        let policy = policy_of(&rules, channel, block, block.overridden());
+        let policy = policy_of(&desk.rules.rules, channel, block, block.overridden());
         let offer = |cell: usize| {
             let (at, mut balances) = (block.location(cell), block.balances(cell));
             for (loc, units) in taken {

@@ -18,13 +18,17 @@ use super::books::ShardBooks;
 use crate::{
     domain::{
         balances::{Loc, LocationNames},
-        keys::{LineKey, SkuHash},
+        keys::{Keyer, LineKey, LineKind, SkuHash},
         ledger::{Ledger, Names},
         lifecycle::Claims,
         movement::TimeUs,
         posting::{Effect, Fact, Milestone, Posting},
-        reserve::{Allocations, Short, ShortReason, Wanted},
+        reserve::{Allocations, Offers, Short, ShortReason, Wanted},
         rules::ChannelIx,
+    },
+    limits::{
+        CHANNEL_BYTES_MAX, ID_BYTES_MAX, LINE_BYTES_MAX, LOCATION_BYTES_MAX, QUANTITY_MAX,
+        SKU_BYTES_MAX,
     },
     log::Position,
 };
@@ -40,37 +44,70 @@ pub(crate) enum Command {
     Release(Arc<Release>),
 }
 
-/// One line of a reservation.
+/// One line of a reservation. Its names are among those of the reservation.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) key: LineKey,
     pub(crate) hash: SkuHash,
-    pub(crate) shard: u32,
-    pub(crate) quantity: i64,
     /// Only from here.
     pub(crate) only: Option<Loc>,
-    /// The name of that; empty if there is none.
-    pub(crate) only_name: Box<str>,
-    pub(crate) sku: Box<str>,
-    /// Its number.
-    pub(crate) line: Box<str>,
+    pub(crate) shard: u32,
+    units: u32,
+    names_at: u32,
+    /// Of its number, its SKU, and the only location, which is empty if there is none.
+    name_bytes: [u8; 3],
+    plan: OnceLock<Plan>,
+}
+
+/// Where the units of a line were found, or why they were not; small, since millions are remembered.
+#[derive(Debug)]
+enum Plan {
+    /// All of them here.
+    Whole(Loc),
+    Parts(Box<[(Loc, i64)]>),
+    Short(Box<Short>),
 }
 
 /// A command to reserve, and what became of it.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    pub(crate) id: Box<str>,
-    pub(crate) channel_name: Box<str>,
+    /// One behind the other: its id, its channel, and the names of each line.
+    names: Box<str>,
+    id_bytes: u8,
+    channel_bytes: u8,
+    pub(crate) split: bool,
     pub(crate) channel: ChannelIx,
     pub(crate) lines: Box<[Line]>,
-    pub(crate) split: bool,
     /// [`crate::domain::posting::NEVER_US`] if there is no limit.
     pub(crate) expires_us: TimeUs,
     pub(crate) position: Position,
     pub(crate) time_us: TimeUs,
     ballot: Ballot,
-    /// By line: where its units were found, or why they were not.
-    planned: Box<[OnceLock<Result<Allocations, Short>>]>,
+}
+
+const _: () = assert!(ID_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(CHANNEL_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(LINE_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(SKU_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(LOCATION_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(QUANTITY_MAX <= u32::MAX as i64);
+
+/// A reservation whose lines are being put in. Everything in it is within its limit.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    names: String,
+    id_bytes: u8,
+    channel_bytes: u8,
+    lines: Vec<Line>,
+}
+
+/// What the names of a line are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LineNames<'n> {
+    pub(crate) number: &'n str,
+    pub(crate) sku: &'n str,
+    /// Of the only location; empty if there is none.
+    pub(crate) only: &'n str,
 }
 
 /// A command to release, and what became of it.
@@ -146,29 +183,122 @@ fn voters(shards: impl Iterator<Item = u32>) -> u32 {
     shards.len() as u32
 }
 
-impl Reservation {
-    #[allow(clippy::too_many_arguments, reason = "all of them are what it is")]
-    pub(crate) fn new(
-        id: &str,
-        channel_name: &str,
+impl Draft {
+    /// One of so many lines, whose names have so many bytes in all.
+    pub(crate) fn new(id: &str, channel_name: &str, lines: usize, name_bytes: usize) -> Self {
+        let mut names = String::with_capacity(id.len() + channel_name.len() + name_bytes);
+        names.push_str(id);
+        names.push_str(channel_name);
+        Self {
+            names,
+            id_bytes: id.len() as u8,
+            channel_bytes: channel_name.len() as u8,
+            lines: Vec::with_capacity(lines),
+        }
+    }
+
+    /// Puts in the next line.
+    pub(crate) fn line(
+        &mut self,
+        line: LineNames<'_>,
+        units: i64,
+        only: Option<Loc>,
+        keyer: &mut Keyer,
+        shards: usize,
+    ) {
+        let id = &self.names[..usize::from(self.id_bytes)];
+        let hash = SkuHash::of(line.sku);
+        let key = keyer.line(LineKind::Order, id, line.number, line.sku);
+        let names = [line.number, line.sku, line.only];
+        self.lines.push(Line {
+            key,
+            hash,
+            only,
+            shard: hash.shard(shards) as u32,
+            units: units as u32,
+            names_at: self.names.len() as u32,
+            name_bytes: names.map(|name| name.len() as u8),
+            plan: OnceLock::new(),
+        });
+        names.iter().for_each(|name| self.names.push_str(name));
+    }
+
+    /// The line that was put in last is planned already.
+    fn plan(&mut self, plan: Result<Allocations, Short>) {
+        let line = self.lines.last().expect("a line was put in");
+        line.set_plan(plan);
+    }
+
+    /// The reservation, at its place in the log, which is not decided yet.
+    pub(crate) fn reservation(
+        self,
         channel: ChannelIx,
-        lines: Vec<Line>,
         split: bool,
         expires_us: TimeUs,
         position: Position,
         time_us: TimeUs,
-    ) -> Self {
-        Self {
-            id: id.into(),
-            channel_name: channel_name.into(),
-            channel,
-            ballot: Ballot::new(voters(lines.iter().map(|line| line.shard))),
-            planned: lines.iter().map(|_| OnceLock::new()).collect(),
-            lines: lines.into(),
+    ) -> Reservation {
+        Reservation {
+            ballot: Ballot::new(voters(self.lines.iter().map(|line| line.shard))),
+            names: self.names.into(),
+            id_bytes: self.id_bytes,
+            channel_bytes: self.channel_bytes,
             split,
+            channel,
+            lines: self.lines.into(),
             expires_us,
             position,
             time_us,
+        }
+    }
+}
+
+impl Line {
+    /// Units asked for.
+    pub(crate) fn units(&self) -> i64 {
+        i64::from(self.units)
+    }
+
+    fn set_plan(&self, plan: Result<Allocations, Short>) {
+        let plan = match plan {
+            Ok(found) => match found[..] {
+                [(at, units)] if units == self.units() => Plan::Whole(at),
+                _ => Plan::Parts(found.as_slice().into()),
+            },
+            Err(short) => Plan::Short(short.into()),
+        };
+        self.plan.set(plan).expect("each line is planned once");
+    }
+
+    /// Only once it is decided.
+    fn planned(&self) -> Result<Allocations, Short> {
+        let plan = self.plan.get();
+        match plan.expect("every shard plans its lines before it votes") {
+            Plan::Whole(at) => Ok(Allocations::from_iter([(*at, self.units())])),
+            Plan::Parts(parts) => Ok(Allocations::from_slice(parts)),
+            Plan::Short(short) => Err(**short),
+        }
+    }
+}
+
+impl Reservation {
+    pub(crate) fn id(&self) -> &str {
+        &self.names[..usize::from(self.id_bytes)]
+    }
+
+    pub(crate) fn channel_name(&self) -> &str {
+        let begin = usize::from(self.id_bytes);
+        &self.names[begin..begin + usize::from(self.channel_bytes)]
+    }
+
+    /// The names of a line of it.
+    pub(crate) fn names(&self, line: &Line) -> LineNames<'_> {
+        let [number, sku, only] = line.name_bytes.map(usize::from);
+        let names = &self.names[line.names_at as usize..];
+        LineNames {
+            number: &names[..number],
+            sku: &names[number..number + sku],
+            only: &names[number + sku..number + sku + only],
         }
     }
 
@@ -178,13 +308,8 @@ impl Reservation {
     }
 
     /// What was found for each line. Only once it is decided.
-    pub(crate) fn planned(&self) -> impl Iterator<Item = (&Line, &Result<Allocations, Short>)> {
-        let planned = self.planned.iter().map(|planned| {
-            planned
-                .get()
-                .expect("every shard plans its lines before it votes")
-        });
-        self.lines.iter().zip(planned)
+    pub(crate) fn planned(&self) -> impl Iterator<Item = (&Line, Result<Allocations, Short>)> {
+        self.lines.iter().map(|line| (line, line.planned()))
     }
 }
 
@@ -260,9 +385,10 @@ pub(super) fn carry_out(
 }
 
 fn about<'r>(reservation: &'r Reservation, line: &'r Line) -> Names<'r> {
+    let names = reservation.names(line);
     Names {
-        sku: &line.sku,
-        document: (&reservation.id, &line.line),
+        sku: names.sku,
+        document: (reservation.id(), names.number),
         order: None,
     }
 }
@@ -274,97 +400,91 @@ fn reserve(
     names: &impl LocationNames,
 ) {
     let (mut mine, mut yes) = (false, true);
-    let mut taken = Taken::default();
-    for (line, place) in reservation.lines.iter().zip(&reservation.planned) {
-        if line.shard == shard {
-            mine = true;
-            let before = taken.of(line);
-            let planned = plan(ledger, reservation, line, before, names);
-            match &planned {
-                Ok(allocations) if reservation.lines.len() > 1 => taken.add(line, allocations),
-                Ok(_) => {}
-                Err(_) => yes = false,
-            }
-            place.set(planned).expect("each line is planned once");
-        }
+    let mut cart = Cart::default();
+    for line in reservation.lines.iter().filter(|line| line.shard == shard) {
+        mine = true;
+        let planned = plan(ledger, reservation, line, &mut cart, names);
+        yes &= planned.is_ok();
+        line.set_plan(planned);
     }
     if !mine || !reservation.ballot.vote(yes) {
         return;
     }
-    for (line, planned) in reservation
-        .planned()
-        .filter(|(line, _)| line.shard == shard)
-    {
+    for line in reservation.lines.iter().filter(|line| line.shard == shard) {
         let about = about(reservation, line);
         ledger.release_expired(line.hash, line.key, about, names);
-        for (at, units) in planned.iter().flatten() {
+        for (at, units) in line.planned().into_iter().flatten() {
             let milestone = Milestone::Reserved {
-                at: *at,
+                at,
                 expires_us: reservation.expires_us,
             };
-            ledger.apply(&posting(line, milestone, *units), about, names);
+            ledger.apply(&posting(line, milestone, units), about, names);
         }
     }
 }
 
-/// What the lines of a cart have taken so far: for each SKU, units by location. So a cart of many
-/// lines of one SKU costs no more for each of them than one of many SKUs.
+/// What the lines of a cart have taken so far, by SKU.
 #[derive(Default)]
-struct Taken<'r>(SmallVec<[(&'r Line, Allocations); 4]>);
+struct Cart<'r>(SmallVec<[Taken<'r>; 4]>);
 
-impl<'r> Taken<'r> {
-    fn place_of(&self, line: &Line) -> Option<usize> {
-        let is_same = |(first, _): &(&Line, _)| first.hash == line.hash && first.sku == line.sku;
-        self.0.iter().position(is_same)
-    }
-
-    fn of(&self, line: &Line) -> &[(Loc, i64)] {
-        self.place_of(line).map_or(&[], |place| &self.0[place].1)
-    }
-
-    fn add(&mut self, line: &'r Line, allocations: &Allocations) {
-        let Some(place) = self.place_of(line) else {
-            self.0.push((line, allocations.clone()));
-            return;
-        };
-        let before = &mut self.0[place].1;
-        for (at, units) in allocations {
-            match before.iter_mut().find(|(loc, _)| loc == at) {
-                Some((_, sum)) => *sum += units,
-                None => before.push((*at, *units)),
-            }
-        }
-    }
+/// What lines of one SKU have taken so far.
+struct Taken<'r> {
+    hash: SkuHash,
+    sku: &'r str,
+    /// Units by location.
+    units: Allocations,
+    /// What is offered beside that, from the second line on: those after it look at no location
+    /// again but where the one before took units.
+    offers: Option<Box<Offers>>,
 }
 
 /// Finds the units of one line, beside what lines before it have taken of the SKU.
-fn plan(
+fn plan<'r>(
     ledger: &mut Ledger<ShardBooks>,
-    reservation: &Reservation,
-    line: &Line,
-    taken: &[(Loc, i64)],
+    reservation: &'r Reservation,
+    line: &'r Line,
+    cart: &mut Cart<'r>,
     names: &impl LocationNames,
 ) -> Result<Allocations, Short> {
-    let channel = reservation.channel;
-    let offers = ledger
-        .books_mut()
-        .offers(line.hash, &line.sku, channel, line.only, taken);
+    let of_line = reservation.names(line);
+    let (channel, sku) = (reservation.channel, of_line.sku);
+    let before = cart.0.iter_mut();
+    let mut before = before.filter(|taken| taken.hash == line.hash && taken.sku == sku);
+    let mut before = before.next();
+    let once;
+    let offers = match &mut before {
+        None => {
+            once = ledger
+                .books_mut()
+                .offers(line.hash, sku, channel, line.only, &[]);
+            once.as_ref()
+        }
+        Some(Taken { units, offers, .. }) => {
+            if offers.is_none() {
+                let all = ledger
+                    .books_mut()
+                    .offers(line.hash, sku, channel, None, units);
+                *offers = all.map(Box::new);
+            }
+            offers.as_deref()
+        }
+    };
     let offers = offers.ok_or(Short {
         available: 0,
         reason: ShortReason::UnknownSku,
     })?;
     let wanted = Wanted {
-        units: line.quantity,
+        units: line.units(),
         only: line.only,
         split: reservation.split,
     };
-    offers
+    let found = offers
         .cover(wanted, names)
         .map_err(|short| match short.reason {
             // Where nothing of it ever was is as where nothing is left: whether there is a cell says
             // nothing about the channel.
             ShortReason::NotSoldFromLocation
-                if ledger.books().sells(channel, &line.sku, &line.only_name) =>
+                if ledger.books().sells(channel, sku, of_line.only) =>
             {
                 Short {
                     reason: ShortReason::Insufficient,
@@ -372,7 +492,44 @@ fn plan(
                 }
             }
             _ => short,
-        })
+        })?;
+    match before {
+        Some(taken) => taken.take(&found, ledger, channel),
+        None if reservation.lines.len() > 1 => cart.0.push(Taken {
+            hash: line.hash,
+            sku,
+            units: found.clone(),
+            offers: None,
+        }),
+        None => {}
+    }
+    Ok(found)
+}
+
+impl Taken<'_> {
+    /// One more line has taken these.
+    fn take(&mut self, found: &[(Loc, i64)], ledger: &mut Ledger<ShardBooks>, channel: ChannelIx) {
+        for (at, units) in found {
+            match self.units.iter_mut().find(|(loc, _)| loc == at) {
+                Some((_, sum)) => *sum += units,
+                None => self.units.push((*at, *units)),
+            }
+        }
+        let Some(known) = &mut self.offers else {
+            return;
+        };
+        for (at, _) in found {
+            let now =
+                ledger
+                    .books_mut()
+                    .offers(self.hash, self.sku, channel, Some(*at), &self.units);
+            let now = now.expect("it was just offered");
+            known.ats = now.ats;
+            let mut offers = known.by_location.iter_mut();
+            let offer = offers.find(|offer| offer.at == *at);
+            *offer.expect("it was just offered") = now.by_location[0];
+        }
+    }
 }
 
 fn give_back(

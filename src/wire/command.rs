@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
+use super::reserve::{Reserve, ReserveLine};
 use crate::{
     domain::movement::{Invalid, text},
     limits::{
@@ -18,7 +19,7 @@ use crate::{
 pub fn check(command: &pb::Command) -> Result<(), Invalid> {
     match &command.command {
         None => Err(Invalid::new("command", "is missing; it is required")),
-        Some(Command::Reserve(reserve)) => check_reserve(reserve),
+        Some(Command::Reserve(reserve)) => check_reserve(&Reserve::from(reserve)),
         Some(Command::Confirm(confirm)) => check_ids(&confirm.id, &confirm.reservation),
         Some(Command::Extend(extend)) => {
             check_ids(&extend.id, &extend.reservation)?;
@@ -36,12 +37,16 @@ fn check_ids(id: &str, reservation: &str) -> Result<(), Invalid> {
     text("reservation", reservation, ID_BYTES_MAX)
 }
 
-fn check_reserve(reserve: &pb::ReserveRequest) -> Result<(), Invalid> {
-    text("id", &reserve.id, ID_BYTES_MAX)?;
-    text("channel", &reserve.channel, CHANNEL_BYTES_MAX)?;
+/// The same for a command to reserve.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_reserve(reserve: &Reserve<'_>) -> Result<(), Invalid> {
+    text("id", reserve.id, ID_BYTES_MAX)?;
+    text("channel", reserve.channel, CHANNEL_BYTES_MAX)?;
     check_count(reserve.lines.len(), 1)?;
     if !reserve.actor.is_empty() {
-        text("actor", &reserve.actor, ACTOR_BYTES_MAX)?;
+        text("actor", reserve.actor, ACTOR_BYTES_MAX)?;
     }
     if let Some(time) = &reserve.time_to_live {
         time_to_live_us(time)?;
@@ -54,19 +59,16 @@ fn check_reserve(reserve: &pb::ReserveRequest) -> Result<(), Invalid> {
         return Ok(());
     }
     let names = (0..).zip(&reserve.lines);
-    check_unique(names.map(|(place, line)| match line.line.is_empty() {
-        true => Cow::Owned(line_name(place, line)),
-        false => Cow::Borrowed(line.line.as_str()),
-    }))
+    check_unique(names.map(|(place, line)| line_name(place, line)))
 }
 
-fn check_line(line: &pb::ReserveLine) -> Result<(), Invalid> {
+fn check_line(line: &ReserveLine<'_>) -> Result<(), Invalid> {
     if !line.line.is_empty() {
-        text("line", &line.line, LINE_BYTES_MAX)?;
+        text("line", line.line, LINE_BYTES_MAX)?;
     }
-    text("sku", &line.sku, SKU_BYTES_MAX)?;
+    text("sku", line.sku, SKU_BYTES_MAX)?;
     if !line.location.is_empty() {
-        text("location", &line.location, LOCATION_BYTES_MAX)?;
+        text("location", line.location, LOCATION_BYTES_MAX)?;
     }
     check_quantity(line.quantity, 1)
 }
@@ -122,11 +124,11 @@ fn of_line(place: usize, invalid: Invalid) -> Invalid {
 }
 
 /// The number of a line: what it is called, or its place, from 1.
-pub fn line_name(place: usize, line: &pb::ReserveLine) -> String {
+pub fn line_name<'a>(place: usize, line: &ReserveLine<'a>) -> Cow<'a, str> {
     if line.line.is_empty() {
-        (place + 1).to_string()
+        Cow::Owned((place + 1).to_string())
     } else {
-        line.line.clone()
+        Cow::Borrowed(line.line)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | lines of a snapshot, CSV or NDJSON | [`snapshot::Columns`], [`snapshot::json_line`] | |
 //! | queries of availability | [`query::Query`] | [`query::put_item`] |
 //! | commands, in a record | [`record::read_record`] | [`record::encode_commands`] |
+//! | reservations | [`reserve::Reserve`] | [`reserve::put_allocation`] |
 //!
 //! Two families of failure, never mixed. [`Invalid`] is about one movement: it is parked or
 //! refused, and its neighbours go on. [`Unreadable`] is about the whole message.
@@ -30,6 +31,7 @@ pub mod movement;
 pub mod query;
 mod reader;
 pub mod record;
+pub mod reserve;
 pub mod snapshot;
 pub mod text;
 mod time;

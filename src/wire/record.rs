@@ -9,6 +9,7 @@ use crate::proto::v1 as pb;
 
 use super::borrowed::{Batch, read_batch};
 use super::reader::{Broken, DELIMITED, DEPTH, FIXED64, Reader, VARINT, key};
+use super::reserve::plain_reserve;
 use super::{Found, Malformed, Unreadable};
 
 /// The version of the record's format that this version writes, and the latest it reads.
@@ -40,7 +41,7 @@ pub enum Body<'a> {
     /// Time passed.
     Tick,
     /// Commands, to be decided in this order.
-    Commands(pb::CommandBatch),
+    Commands(Vec<CommandView<'a>>),
     /// A new document of source authority.
     Authority(pb::AuthorityPut),
     /// What a person decided about an exception.
@@ -51,6 +52,16 @@ pub enum Body<'a> {
     Delivery(pb::DeliveryProgress),
     /// Published numbers to be delivered once more.
     Republish(pb::Republish),
+}
+
+/// A command of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CommandView<'a> {
+    /// To reserve: a request that [`super::reserve::Reserve::read_plain`] reads, and how many lines
+    /// it has.
+    Reserve(&'a [u8], usize),
+    /// Any other.
+    Other(pb::Command),
 }
 
 /// The movements of a record, still encoded.
@@ -104,10 +115,10 @@ pub fn read_record(bytes: &[u8]) -> Result<RecordView<'_>, Unreadable> {
     if fields.version == 0 {
         return Err(Malformed::new("is a record without a version").into());
     }
-    let body = if fields.has_other_body {
-        other_body(bytes)?
-    } else {
-        fields.movements.map(Body::Movements)
+    let body = match (fields.other_bodies, fields.commands.and_then(commands)) {
+        (0, _) => fields.movements.map(Body::Movements),
+        (1, Some(commands)) if fields.movements.is_none() => Some(Body::Commands(commands)),
+        _ => other_body(bytes)?,
     };
     Ok(RecordView {
         version: fields.version,
@@ -123,7 +134,9 @@ struct Fields<'a> {
     instance: u64,
     token: u64,
     movements: Option<Movements<'a>>,
-    has_other_body: bool,
+    /// The last batch of commands.
+    commands: Option<&'a [u8]>,
+    other_bodies: u32,
 }
 
 impl<'a> Fields<'a> {
@@ -160,9 +173,12 @@ impl<'a> Fields<'a> {
                         }
                     }
                 }
-                RULES | TICK | COMMANDS | AUTHORITY | RESOLVE | COMPARISON | DELIVERY
-                | REPUBLISH => {
-                    self.has_other_body = true;
+                COMMANDS => {
+                    self.other_bodies += 1;
+                    self.commands = Some(reader.delimited()?);
+                }
+                RULES | TICK | AUTHORITY | RESOLVE | COMPARISON | DELIVERY | REPUBLISH => {
+                    self.other_bodies += 1;
                     reader.delimited()?;
                 }
                 key if matches!(key >> 3, 1..=3 | 10..=18) => {
@@ -175,8 +191,26 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whatever is no movements is rarer: prost reads it. That also settles which body counts, should
-/// a record have several.
+/// The commands of a batch; `None` if it has anything else, or a command that cannot be read.
+fn commands(batch: &[u8]) -> Option<Vec<CommandView<'_>>> {
+    const COMMAND: u32 = key(1, DELIMITED);
+    let mut commands = Vec::new();
+    let mut reader = Reader::new(batch);
+    while !reader.is_done() {
+        if reader.key().ok()? != COMMAND {
+            return None;
+        }
+        let bytes = reader.delimited().ok()?;
+        commands.push(match plain_reserve(bytes) {
+            Some((request, lines)) => CommandView::Reserve(request, lines),
+            None => CommandView::Other(pb::Command::decode(bytes).ok()?),
+        });
+    }
+    Some(commands)
+}
+
+/// Whatever is no movements and no commands is rarer: prost reads it. That also settles which body
+/// counts, should a record have several.
 fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
     use pb::record::Body as Pb;
     let record = pb::Record::decode(bytes)
@@ -188,7 +222,10 @@ fn other_body<'a>(bytes: &[u8]) -> Result<Option<Body<'a>>, Malformed> {
         }),
         Pb::Rules(rules) => Body::Rules(rules),
         Pb::Tick(pb::Tick {}) => Body::Tick,
-        Pb::Commands(commands) => Body::Commands(commands),
+        Pb::Commands(batch) => {
+            let commands = batch.commands.into_iter();
+            Body::Commands(commands.map(CommandView::Other).collect())
+        }
         Pb::Authority(authority) => Body::Authority(authority),
         Pb::Resolve(resolve) => Body::Resolve(resolve),
         Pb::Comparison(comparison) => Body::Comparison(Box::new(comparison)),

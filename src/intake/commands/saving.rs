@@ -61,7 +61,7 @@ impl Commands {
             each(bytes, |input| {
                 if input.u8()? == tag::RESERVE {
                     let reservation = Arc::new(Reservation::load(input, &mut keyer, shards)?);
-                    reservations.insert(key_of(&reservation.id), reservation);
+                    reservations.insert(key_of(reservation.id()), reservation);
                 }
                 Ok(())
             })?;
@@ -130,7 +130,7 @@ fn each(
 fn save(output: &mut Output, decision: &Decision) {
     let mut about = |tag: u8, reservation: &Reservation| {
         output.u8(tag);
-        output.u128(key_of(&reservation.id));
+        output.u128(key_of(reservation.id()));
     };
     match decision {
         Decision::Reserve(reservation) => {

@@ -2,14 +2,20 @@
 
 use std::sync::{Arc, OnceLock, atomic::Ordering::Relaxed};
 
-use super::{Ballot, Line, Release, Reservation};
-use crate::domain::{
-    balances::Loc,
-    keys::{Keyer, LineKind, SkuHash},
-    lifecycle::Claims,
-    reserve::{Allocations, Short, ShortReason},
-    rules::ChannelIx,
-    saved::{Broken, Input, Output},
+use super::{Ballot, Draft, LineNames, Release, Reservation};
+use crate::{
+    domain::{
+        balances::Loc,
+        keys::Keyer,
+        lifecycle::Claims,
+        reserve::{Allocations, Short, ShortReason},
+        rules::ChannelIx,
+        saved::{Broken, Input, Output},
+    },
+    limits::{
+        CHANNEL_BYTES_MAX, COMMAND_LINES_MAX, ID_BYTES_MAX, LINE_BYTES_MAX, LOCATION_BYTES_MAX,
+        QUANTITY_MAX, SKU_BYTES_MAX,
+    },
 };
 
 const REASONS: [ShortReason; 4] = [
@@ -32,8 +38,8 @@ impl Reservation {
     /// Into bytes. Only once it is decided.
     pub(crate) fn save(&self, output: &mut Output) {
         let mut own = Output::new();
-        own.text(&self.id);
-        own.text(&self.channel_name);
+        own.text(self.id());
+        own.text(self.channel_name());
         own.u16(self.channel.0);
         own.flag(self.split);
         own.i64(self.expires_us);
@@ -42,15 +48,16 @@ impl Reservation {
         own.flag(self.granted());
         own.count(self.lines.len());
         for (line, planned) in self.planned() {
-            own.text(&line.line);
-            own.text(&line.sku);
-            own.i64(line.quantity);
+            let names = self.names(line);
+            own.text(names.number);
+            own.text(names.sku);
+            own.i64(line.units());
             own.option(line.only, |own, at| own.u32(at.0));
-            own.text(&line.only_name);
+            own.text(names.only);
             match planned {
                 Ok(allocations) => {
                     own.u8(0);
-                    put_units(&mut own, allocations);
+                    put_units(&mut own, &allocations);
                 }
                 Err(short) => {
                     let reason = REASONS.iter().position(|reason| *reason == short.reason);
@@ -75,28 +82,28 @@ impl Reservation {
     ) -> Result<Self, Broken> {
         let mut own = Input::new(input.bytes()?);
         let input = &mut own;
-        let id: Box<str> = input.text()?.into();
-        let channel_name = input.text()?.into();
+        let (id, channel_name) = (input.text()?, input.text()?);
         let channel = ChannelIx(input.u16()?);
         let split = input.flag()?;
         let (expires_us, position, time_us) = (input.i64()?, input.u64()?, input.i64()?);
         let granted = input.flag()?;
-        let (mut lines, mut planned) = (Vec::new(), Vec::new());
-        for _ in 0..input.count()? {
-            let line: Box<str> = input.text()?.into();
-            let sku: Box<str> = input.text()?.into();
-            let hash = SkuHash::of(&sku);
-            lines.push(Line {
-                key: keyer.line(LineKind::Order, &id, &line, &sku),
-                hash,
-                shard: hash.shard(shards) as u32,
-                quantity: input.i64()?,
-                only: input.option(Input::u32)?.map(Loc),
-                only_name: input.text()?.into(),
-                sku,
-                line,
-            });
-            planned.push(OnceLock::from(match input.u8()? {
+        let within = |fits: bool| {
+            fits.then_some(())
+                .ok_or(Broken("it has a reservation that breaks a limit"))
+        };
+        within(id.len() <= ID_BYTES_MAX && channel_name.len() <= CHANNEL_BYTES_MAX)?;
+        let lines = input.count()?;
+        let mut draft = Draft::new(id, channel_name, lines.min(COMMAND_LINES_MAX), 0);
+        for _ in 0..lines {
+            let (number, sku) = (input.text()?, input.text()?);
+            let units = input.i64()?;
+            let at = input.option(Input::u32)?.map(Loc);
+            let only = input.text()?;
+            within(number.len() <= LINE_BYTES_MAX && sku.len() <= SKU_BYTES_MAX)?;
+            within(only.len() <= LOCATION_BYTES_MAX && (0..=QUANTITY_MAX).contains(&units))?;
+            let names = LineNames { number, sku, only };
+            draft.line(names, units, at, keyer, shards);
+            draft.plan(match input.u8()? {
                 0 => Ok(Allocations::from_iter(take_units(input)?)),
                 reason => {
                     let reason = REASONS.get(usize::from(reason) - 1).copied();
@@ -105,20 +112,11 @@ impl Reservation {
                         available: input.i64()?,
                     })
                 }
-            }));
+            });
         }
-        Ok(Self {
-            id,
-            channel_name,
-            channel,
-            lines: lines.into(),
-            split,
-            expires_us,
-            position,
-            time_us,
-            ballot: Ballot::decided(granted),
-            planned: planned.into(),
-        })
+        let mut whole = draft.reservation(channel, split, expires_us, position, time_us);
+        whole.ballot = Ballot::decided(granted);
+        Ok(whole)
     }
 }
 

@@ -5,7 +5,8 @@ use prost::Message;
 use super::*;
 use crate::wire::movement::from_proto;
 use crate::wire::record::{
-    Body, RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes, read_record,
+    Body, CommandView, RECORD_HEADER_BYTES_MAX, encode_commands, encode_record, framed_bytes,
+    read_record,
 };
 use crate::wire::{Found, Unreadable};
 
@@ -21,6 +22,20 @@ fn movements_of(body: &Body<'_>) -> Result<Vec<Result<Movement<'static>, Invalid
     }));
     movements.for_each(|found: Found<'static>| all.push(found.movement))?;
     Ok(all)
+}
+
+fn commands_of(read: Vec<CommandView<'_>>) -> Vec<pb::Command> {
+    let command = |read| match read {
+        CommandView::Reserve(request, lines) => {
+            let request = pb::ReserveRequest::decode(request).expect("it was read");
+            assert_eq!(request.lines.len(), lines);
+            pb::Command {
+                command: Some(pb::command::Command::Reserve(request)),
+            }
+        }
+        CommandView::Other(command) => command,
+    };
+    read.into_iter().map(command).collect()
 }
 
 /// Whether both readers agree on these bytes.
@@ -41,7 +56,7 @@ fn agree(bytes: &[u8]) {
                 (pb::record::Body::Rules(theirs), Body::Rules(ours)) => assert_eq!(theirs, ours),
                 (pb::record::Body::Tick(_), Body::Tick) => {}
                 (pb::record::Body::Commands(theirs), Body::Commands(ours)) => {
-                    assert_eq!(theirs, ours);
+                    assert_eq!(theirs.commands, commands_of(ours));
                 }
                 (pb::record::Body::Authority(theirs), Body::Authority(ours)) => {
                     assert_eq!(theirs, ours);
@@ -238,7 +253,16 @@ proptest! {
         prop_assert!(record.len() <= RECORD_HEADER_BYTES_MAX + body_bytes);
         let view = read_record(&record).expect("a record");
         prop_assert_eq!((view.instance, view.token), (instance, token));
-        prop_assert_eq!(view.body, Body::Commands(pb::CommandBatch { commands }));
+        let Body::Commands(read) = view.body else {
+            panic!("it has commands");
+        };
+        let is_reserve = |command: &pb::Command| {
+            matches!(command.command, Some(pb::command::Command::Reserve(_)))
+        };
+        for (command, read) in commands.iter().zip(&read) {
+            prop_assert_eq!(is_reserve(command), matches!(read, CommandView::Reserve(..)));
+        }
+        prop_assert_eq!(commands_of(read), commands);
         agree(&record);
     }
 }
