@@ -14,7 +14,8 @@
 //!
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
 //! (as `sellable serve` has them), `--lines` of a call (1), `--ms` of one measurement, `--rounds`.
-//! `--profile 1` only tells the processor time of a call that is spread, by threads.
+//! `--pin 1` gives callers and server a processor each, the first two: what one core of a server
+//! answers, undisturbed by its callers. `--profile 1` only tells the processor time of a call that is spread, by threads.
 
 #[path = "support/empty.rs"]
 mod empty;
@@ -75,8 +76,16 @@ fn main() {
         "reserve: {skus} SKUs at {LOCATIONS} locations, {callers} callers over {connections} \
          connections"
     ));
-    let serving = runtime("server");
+    // Threads begin where the one that starts them is.
+    let is_pinned = support::size("pin", 0) == 1;
+    if is_pinned {
+        pin(0);
+    }
     let calling = runtime("caller");
+    if is_pinned {
+        pin(1);
+    }
+    let serving = runtime("server");
 
     let (_, health) = tonic_health::server::health_reporter();
     let empty = Routes::new(ReservationsServer::new(Empty)).add_service(health);
@@ -235,6 +244,17 @@ fn main() {
             latencies.len()
         );
     }
+}
+
+/// Has this thread, and those that it starts from now on, run on this processor alone.
+fn pin(processor: usize) {
+    // SAFETY: a set of no processors is all zeros, and the call reads no more than the set.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set)
+    };
+    assert_eq!(done, 0, "there is no processor {processor}");
 }
 
 /// Tells where the time of a call goes, by the threads of this process.

@@ -72,7 +72,7 @@ fn main() {
         connections: support::size("connections", 4),
         batch: support::size("batch", 100),
         percent: support::size("percent", 80),
-        share: support::size("share", 10),
+        share: support::size("share", 10).max(1),
         rounds: support::size("rounds", 7),
         time: Duration::from_millis(support::size("ms", 1_500) as u64),
     };

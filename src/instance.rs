@@ -172,6 +172,29 @@ pub struct Instance {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The runtime that follows the log. It ends without waiting: it may look up a name meanwhile, and
+/// it may be dropped where nothing may be waited for.
+struct Following(Option<tokio::runtime::Runtime>);
+
+impl Following {
+    fn new() -> std::io::Result<Self> {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().map(Some).map(Self)
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.0.as_ref().expect("it is taken only when dropped")
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Instance {
     /// Starts: from the newest checkpoint that can be used, or else from the beginning of the log,
     /// and follows it from there. Returns once the checkpoint is loaded; see [`Instance::ready`].
@@ -227,10 +250,8 @@ impl Instance {
         let (failure, failed) = watch::channel(None);
         // On a thread of its own: of a runtime that shares its tasks, two threads wake up for each
         // record.
-        let following = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let follower = following.spawn({
+        let following = Following::new()?;
+        let follower = following.runtime().spawn({
             let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
             let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
@@ -246,7 +267,7 @@ impl Instance {
         let thread = thread::Builder::new().name("follower".into());
         threads.push(thread.spawn(move || {
             // An error means that it was stopped.
-            let _ = following.block_on(follower);
+            let _ = following.runtime().block_on(follower);
         })?);
         let writer = Writer {
             log: Arc::clone(&log),

@@ -1,6 +1,6 @@
 //! Deciding about one line of a reservation: what is offered, and which of it is taken.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use smallvec::SmallVec;
 
@@ -11,8 +11,10 @@ use super::balances::{Loc, LocationNames};
 pub struct Offers {
     /// In all, in units.
     pub ats: i64,
-    /// By location that the channel sells it from; no order.
+    /// By location that the channel sells it from; in no order, if not `in_order`.
     pub by_location: SmallVec<[Offer; 16]>,
+    /// By priority.
+    pub in_order: bool,
 }
 
 /// What one location contributes.
@@ -70,21 +72,22 @@ impl Offers {
     /// If it falls short.
     pub fn cover(&self, wanted: Wanted, names: &impl LocationNames) -> Result<Allocations, Short> {
         let Wanted { units, only, split } = wanted;
-        let first =
-            |a: &&Offer, b: &&Offer| (a.rank, names.name(a.at)).cmp(&(b.rank, names.name(b.at)));
         let enough = units <= self.ats;
-        let single = self
-            .by_location
-            .iter()
-            .filter(|offer| only.is_none_or(|at| at == offer.at) && offer.units >= units)
-            .min_by(first);
+        let fits = |offer: &&Offer| only.is_none_or(|at| at == offer.at) && offer.units >= units;
+        let mut fitting = self.by_location.iter().filter(fits);
+        let single = match self.in_order {
+            true => fitting.next(),
+            false => fitting.min_by(|a, b| by_priority(a, b, names)),
+        };
         if let Some(offer) = single.filter(|_| enough) {
             return Ok(Allocations::from_iter([(offer.at, units)]));
         }
         if only.is_none() && split && enough {
             let mut offers: SmallVec<[&Offer; 8]> =
                 self.by_location.iter().filter(|o| o.units > 0).collect();
-            offers.sort_unstable_by(first);
+            if !self.in_order {
+                offers.sort_unstable_by(|a, b| by_priority(a, b, names));
+            }
             let mut left = units;
             let mut taken = Allocations::new();
             for offer in offers {
@@ -97,6 +100,13 @@ impl Offers {
             }
         }
         Err(self.short(wanted, enough))
+    }
+
+    /// Puts them in order, for several lines to be covered.
+    pub fn put_in_order(&mut self, names: &impl LocationNames) {
+        self.by_location
+            .sort_unstable_by(|a, b| by_priority(a, b, names));
+        self.in_order = true;
     }
 
     #[cold]
@@ -123,6 +133,11 @@ impl Offers {
     }
 }
 
+fn by_priority(a: &Offer, b: &Offer, names: &impl LocationNames) -> Ordering {
+    let by_name = || names.name(a.at).cmp(names.name(b.at));
+    a.rank.cmp(&b.rank).then_with(by_name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,13 +160,19 @@ mod tests {
         Offers {
             ats,
             by_location: by_location.iter().map(offer).collect(),
+            in_order: false,
         }
     }
 
-    /// What is taken, as `location:units`, or why nothing is.
+    /// What is taken, as `location:units`, or why nothing is; the same if they are put in order.
     fn cover(offers: &Offers, units: i64, only: Option<u32>, split: bool) -> String {
         let only = only.map(Loc);
-        match offers.cover(Wanted { units, only, split }, &Names) {
+        let wanted = Wanted { units, only, split };
+        let mut in_order = offers.clone();
+        in_order.put_in_order(&Names);
+        let covered = offers.cover(wanted, &Names);
+        assert_eq!(in_order.cover(wanted, &Names), covered);
+        match covered {
             Ok(taken) => taken
                 .iter()
                 .map(|(at, units)| format!("{}:{units}", Names.name(*at)))

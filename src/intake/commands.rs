@@ -276,7 +276,7 @@ impl Commands {
     }
 
     /// Decides about a command, as far as no shard has to be asked. Gives what there is to tell
-    /// once the shards are done, whether it was decided before, and what they have to do.
+    /// once the shards are done, and what they have to do.
     pub(crate) fn decide(&mut self, asked: &Asked, place: &Place<'_>) -> (Told, Option<Command>) {
         let command = match asked {
             Asked::Reserve { request, .. } => {

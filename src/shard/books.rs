@@ -242,6 +242,7 @@ impl ShardBooks {
         Some(Offers {
             ats: (ats - taken).max(0),
             by_location,
+            in_order: false,
         })
     }
 

@@ -464,7 +464,10 @@ fn plan<'r>(
                 let all = ledger
                     .books_mut()
                     .offers(line.hash, sku, channel, None, units);
-                *offers = all.map(Box::new);
+                *offers = all.map(|mut all| {
+                    all.put_in_order(names);
+                    Box::new(all)
+                });
             }
             offers.as_deref()
         }

@@ -60,7 +60,7 @@ pub enum CommandView<'a> {
     /// To reserve: a request that [`super::reserve::Reserve::read_plain`] reads, and how many lines
     /// it has.
     Reserve(&'a [u8], usize),
-    /// Any other.
+    /// Any other, or one that only prost could read.
     Other(pb::Command),
 }
 
@@ -203,7 +203,14 @@ fn commands(batch: &[u8]) -> Option<Vec<CommandView<'_>>> {
         let bytes = reader.delimited().ok()?;
         commands.push(match plain_reserve(bytes) {
             Some((request, lines)) => CommandView::Reserve(request, lines),
-            None => CommandView::Other(pb::Command::decode(bytes).ok()?),
+            None => {
+                let command = pb::Command::decode(bytes).ok()?;
+                // Of fields that are unknown, prost takes fewer within a record than alone.
+                if command.encoded_len() != bytes.len() {
+                    return None;
+                }
+                CommandView::Other(command)
+            }
         });
     }
     Some(commands)
