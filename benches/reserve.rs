@@ -15,7 +15,8 @@
 //! `--skus` (20,000 at 10 locations), `--callers` (64), `--connections` (4), `--appends` under way
 //! (as `sellable serve` has them), `--lines` of a call (1), `--ms` of one measurement, `--rounds`.
 //! `--pin 1` gives callers and server a processor each, the first two: what one core of a server
-//! answers, undisturbed by its callers. `--profile 1` only tells the processor time of a call that is spread, by threads.
+//! answers, undisturbed by its callers. `--profile 1` only tells the processor time of a call that is
+//! spread, by threads.
 
 #[path = "support/empty.rs"]
 mod empty;

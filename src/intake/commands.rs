@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use known::{Known, KnownCommands};
 use prost::Message;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::decode::Asked;
@@ -381,14 +382,16 @@ impl Commands {
             let refusal = Refusal::UnknownChannel(reserve.channel.to_owned());
             return (Decision::refused(refusal), None);
         };
-        let name_bytes = reserve.lines.iter().enumerate().map(|(place, line)| {
-            line_name(place, line).len() + line.sku.len() + line.location.len()
-        });
-        let count = reserve.lines.len();
-        let mut draft = Draft::new(reserve.id, reserve.channel, count, name_bytes.sum());
-        for (number, line) in reserve.lines.iter().enumerate() {
+        let numbers = (0..).zip(&reserve.lines);
+        let numbers = numbers.map(|(place, line)| line_name(place, line));
+        let numbers: SmallVec<[_; 1]> = numbers.collect();
+        let lines = || numbers.iter().zip(&reserve.lines);
+        let name_bytes =
+            lines().map(|(number, line)| number.len() + line.sku.len() + line.location.len());
+        let mut draft = Draft::new(reserve.id, reserve.channel, numbers.len(), name_bytes.sum());
+        for (number, line) in lines() {
             let names = LineNames {
-                number: &line_name(number, line),
+                number,
                 sku: line.sku,
                 only: line.location,
             };

@@ -424,8 +424,7 @@ fn reserve(
 }
 
 /// What the lines of a cart have taken so far, by SKU.
-#[derive(Default)]
-struct Cart<'r>(SmallVec<[Taken<'r>; 4]>);
+type Cart<'r> = SmallVec<[Taken<'r>; 4]>;
 
 /// What lines of one SKU have taken so far.
 struct Taken<'r> {
@@ -448,7 +447,7 @@ fn plan<'r>(
 ) -> Result<Allocations, Short> {
     let of_line = reservation.names(line);
     let (channel, sku) = (reservation.channel, of_line.sku);
-    let before = cart.0.iter_mut();
+    let before = cart.iter_mut();
     let mut before = before.filter(|taken| taken.hash == line.hash && taken.sku == sku);
     let mut before = before.next();
     let once;
@@ -498,7 +497,7 @@ fn plan<'r>(
         })?;
     match before {
         Some(taken) => taken.take(&found, ledger, channel),
-        None if reservation.lines.len() > 1 => cart.0.push(Taken {
+        None if reservation.lines.len() > 1 => cart.push(Taken {
             hash: line.hash,
             sku,
             units: found.clone(),

@@ -6,9 +6,10 @@
 use bytes::{Buf, BufMut};
 use prost::{
     DecodeError, Message,
-    encoding::{self, DecodeContext, WireType, encoded_len_varint},
+    encoding::{self, DecodeContext, WireType},
 };
 
+use super::reserve::{int64_len, put_int64, put_text, text_len};
 use crate::proto::v1 as pb;
 
 /// A `sellable.v1.GetRequest`.
@@ -132,26 +133,11 @@ pub const ITEM_BYTES_MAX: usize = 24;
 #[inline]
 pub fn put_item(sku: &str, ats: Option<i64>, to: &mut Vec<u8>) {
     let (units, known) = (ats.unwrap_or(0), ats.is_some());
-    let name_bytes = match sku.len() {
-        0 => 0,
-        len => 1 + encoded_len_varint(len as u64) + len,
-    };
-    let units_bytes = match units {
-        0 => 0,
-        units => 1 + encoded_len_varint(units as u64),
-    };
-    let bytes = name_bytes + units_bytes + 2 * usize::from(known);
+    let bytes = text_len(sku) + int64_len(units) + 2 * usize::from(known);
     encoding::encode_key(1, WireType::LengthDelimited, to);
     encoding::encode_varint(bytes as u64, to);
-    if !sku.is_empty() {
-        encoding::encode_key(1, WireType::LengthDelimited, to);
-        encoding::encode_varint(sku.len() as u64, to);
-        to.extend_from_slice(sku.as_bytes());
-    }
-    if units != 0 {
-        encoding::encode_key(2, WireType::Varint, to);
-        encoding::encode_varint(units as u64, to);
-    }
+    put_text(1, sku, to);
+    put_int64(2, units, to);
     if known {
         encoding::encode_key(3, WireType::Varint, to);
         to.push(1);

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     reader::{DELIMITED, Reader, VARINT, key},
+    record::framed_bytes,
     utf8::from_utf8,
 };
 use crate::proto::v1 as pb;
@@ -134,12 +135,12 @@ impl<'a> Reserve<'a> {
 
     fn encoded_len(&self) -> usize {
         let lines = self.lines.iter().map(ReserveLine::encoded_len);
-        let lines: usize = lines.map(delimited_len).sum();
+        let lines: usize = lines.map(framed_bytes).sum();
         let time = self.time_to_live.as_ref();
         text_len(self.id)
             + text_len(self.channel)
             + lines
-            + time.map_or(0, |time| delimited_len(time.encoded_len()))
+            + time.map_or(0, |time| framed_bytes(time.encoded_len()))
             + 2 * usize::from(self.allow_split)
             + text_len(self.actor)
     }
@@ -232,7 +233,7 @@ pub(super) fn plain_reserve(command: &[u8]) -> Option<(&[u8], usize)> {
 
 /// Encodes the `sellable.v1.Command` of an encoded `ReserveRequest`.
 pub fn command_of(request: &[u8]) -> Vec<u8> {
-    let mut command = Vec::with_capacity(delimited_len(request.len()));
+    let mut command = Vec::with_capacity(framed_bytes(request.len()));
     encode_key(1, WireType::LengthDelimited, &mut command);
     encode_varint(request.len() as u64, &mut command);
     command.extend_from_slice(request);
@@ -257,19 +258,17 @@ pub fn put_allocation(
 
 // All fields here have numbers below 16, and so keys of one byte.
 
-fn delimited_len(bytes: usize) -> usize {
-    1 + encoded_len_varint(bytes as u64) + bytes
-}
-
-fn text_len(text: &str) -> usize {
+#[inline]
+pub(super) fn text_len(text: &str) -> usize {
     if text.is_empty() {
         0
     } else {
-        delimited_len(text.len())
+        framed_bytes(text.len())
     }
 }
 
-fn int64_len(value: i64) -> usize {
+#[inline]
+pub(super) fn int64_len(value: i64) -> usize {
     if value == 0 {
         0
     } else {
@@ -277,7 +276,8 @@ fn int64_len(value: i64) -> usize {
     }
 }
 
-fn put_text(field: u32, text: &str, to: &mut Vec<u8>) {
+#[inline]
+pub(super) fn put_text(field: u32, text: &str, to: &mut Vec<u8>) {
     if !text.is_empty() {
         encode_key(field, WireType::LengthDelimited, to);
         encode_varint(text.len() as u64, to);
@@ -285,7 +285,8 @@ fn put_text(field: u32, text: &str, to: &mut Vec<u8>) {
     }
 }
 
-fn put_int64(field: u32, value: i64, to: &mut Vec<u8>) {
+#[inline]
+pub(super) fn put_int64(field: u32, value: i64, to: &mut Vec<u8>) {
     if value != 0 {
         encode_key(field, WireType::Varint, to);
         encode_varint(value as u64, to);
