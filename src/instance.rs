@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +26,7 @@ use crate::{
         PostError, ReportBook, ReservationView, Resolved, Told,
         decode::Decoder,
         follow::follow,
+        following,
         gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
         sequencer::{Pending, Step, Tally, Waiting},
         sequencing::Sequencing,
@@ -164,35 +165,12 @@ pub struct Instance {
     rules_pending: AtomicBool,
     stopping: AtomicBool,
     started: Instant,
-    follower: AbortHandle,
+    follower: futures::future::AbortHandle,
     tasks: Mutex<Vec<AbortHandle>>,
     checkpoints: Option<Arc<Checkpoints>>,
     horizon: Horizon,
     lines_retain_us: i64,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// The runtime that follows the log. It ends without waiting: it may look up a name meanwhile, and
-/// it may be dropped where nothing may be waited for.
-struct Following(Option<tokio::runtime::Runtime>);
-
-impl Following {
-    fn new() -> std::io::Result<Self> {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().map(Some).map(Self)
-    }
-
-    fn runtime(&self) -> &tokio::runtime::Runtime {
-        self.0.as_ref().expect("it is taken only when dropped")
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 impl Instance {
@@ -248,27 +226,19 @@ impl Instance {
         let exceptions = ExceptionsDesk::new(parked, open.into_iter());
 
         let (failure, failed) = watch::channel(None);
-        // On a thread of its own: of a runtime that shares its tasks, two threads wake up for each
-        // record.
-        let following = Following::new()?;
-        let follower = following.runtime().spawn({
+        let (follower, thread) = following::start(&*log, {
             let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
             let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
-            worker::task_or_abort(async move {
+            async move {
                 let followed = follow(log, position + 1, decoder, sequencer).await;
                 if let Err(error) = followed {
                     tracing::error!(%error, "the log can be followed no more");
                     failure.send_replace(Some(error));
                 }
-            })
-        });
-        let stop_following = follower.abort_handle();
-        let thread = thread::Builder::new().name("follower".into());
-        threads.push(thread.spawn(move || {
-            // An error means that it was stopped.
-            let _ = following.runtime().block_on(follower);
-        })?);
+            }
+        })?;
+        threads.push(thread);
         let writer = Writer {
             log: Arc::clone(&log),
             instance: id,
@@ -317,7 +287,7 @@ impl Instance {
             rules_pending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
-            follower: stop_following,
+            follower,
             tasks: Mutex::default(),
             checkpoints,
             horizon: options.horizon,

@@ -2,7 +2,7 @@
 //! they share one append and one sync.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -175,6 +175,24 @@ impl Writer {
         self.log.append(record(token)).await?;
         forget.token = None;
         Ok(())
+    }
+
+    /// The same, for who needs to be told only of a failure: then `waiting` is given up, and
+    /// `failure` says why. May resolve before either is known.
+    async fn send(
+        &self,
+        waiting: Waiting,
+        record: impl FnOnce(u64) -> Bytes,
+        failure: &Arc<OnceLock<AppendError>>,
+    ) {
+        let token = self.tokens.fetch_add(1, Relaxed);
+        self.pending.insert(token, waiting);
+        let (pending, failure) = (Arc::clone(&self.pending), Arc::clone(failure));
+        let failed = move |error| {
+            let _ = failure.set(error);
+            pending.remove(token);
+        };
+        self.log.send(record(token), Box::new(failed)).await;
     }
 }
 
@@ -458,17 +476,25 @@ struct UnderWay {
 /// one after the other by this one task, and not from the shard's thread: so their answers leave
 /// together, with one system call for each connection.
 async fn write<G: Gathered>(writer: &Writer, requests: Vec<Request<G>>, mut under_way: UnderWay) {
-    let (tell, told) = oneshot::channel();
+    let (tell, mut told) = oneshot::channel();
     let counts = requests.iter().map(|request| request.frames.len());
     let waiting = G::waiting(counts.collect(), tell);
     let frames = requests.iter().flat_map(|request| &request.frames);
     let applied = async {
         let record = |token| G::encode(writer.instance, token, frames.map(AsRef::as_ref));
-        writer.append(waiting, record).await?;
         if !under_way.until_applied {
+            writer.append(waiting, record).await?;
             under_way.append.take();
+            return told.await.map_err(|_| PostError::Stopping);
         }
-        told.await.map_err(|_| PostError::Stopping)
+        let failure = Arc::default();
+        let told = tokio::select! {
+            biased;
+            // What is applied was appended.
+            told = &mut told => told,
+            () = writer.send(waiting, record, &failure) => told.await,
+        };
+        told.map_err(|_| failure.get().cloned().map_or(PostError::Stopping, PostError::Log))
     };
     let mut failed = writer.failed.clone();
     let applied = tokio::select! {

@@ -11,6 +11,7 @@ pub(crate) mod commands;
 pub(crate) mod decode;
 pub mod deliveries;
 pub(crate) mod follow;
+pub(crate) mod following;
 pub(crate) mod gather;
 pub mod parked;
 pub mod reports;

@@ -25,7 +25,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -39,7 +39,9 @@ use self::{
     directory::{SyncedMark, identify, setup, take},
     segment::{Cursor, HEADER_BYTES, Segment},
 };
-use super::{AppendError, Bounds, Entry, Identity, Lane, Log, LogError, Position, Reader};
+use super::{
+    AppendError, Attend, Bounds, Entry, Identity, Lane, Log, LogError, OnFailure, Position, Reader,
+};
 use crate::{domain::movement::TimeUs, limits};
 
 /// When an append is answered, and so what it promises.
@@ -106,13 +108,72 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     tail: Mutex<Tail>,
     poison: OnceLock<String>,
+    /// Who follows on the writer's thread.
+    follower: Mutex<Option<Follower>>,
+}
+
+struct Follower(Weak<dyn Attend>);
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Follower")
+    }
 }
 
 #[derive(Debug)]
 struct Request {
     record: Bytes,
-    reply: oneshot::Sender<Result<Position, AppendError>>,
+    reply: Reply,
     _room: OwnedSemaphorePermit,
+}
+
+/// Who asked for an append.
+enum Reply {
+    /// It waits for the position.
+    Position(oneshot::Sender<Result<Position, AppendError>>),
+    /// It is told only of a failure.
+    Failure(IfNot),
+}
+
+impl Reply {
+    fn tell(self, appended: Result<Position, AppendError>) {
+        match (self, appended) {
+            (Self::Position(reply), appended) => {
+                let _ = reply.send(appended);
+            }
+            (Self::Failure(mut failed), Ok(_)) => failed.0 = None,
+            (Self::Failure(failed), Err(error)) => failed.tell(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Reply")
+    }
+}
+
+/// Tells that a record was not appended, even if nobody can say so any more.
+struct IfNot(Option<OnFailure>);
+
+impl IfNot {
+    fn tell(mut self, error: AppendError) {
+        if let Some(failed) = self.0.take() {
+            failed(error);
+        }
+    }
+}
+
+impl Drop for IfNot {
+    fn drop(&mut self) {
+        if let Some(failed) = self.0.take() {
+            failed(writer_stopped());
+        }
+    }
+}
+
+fn writer_stopped() -> AppendError {
+    AppendError::Poisoned("its writer has stopped".into())
 }
 
 /// The most recent entries, so that an instance reads what it appends without touching the disk.
@@ -215,6 +276,7 @@ impl EmbeddedLog {
                 bytes_max: options.tail_bytes_max,
             }),
             poison: OnceLock::new(),
+            follower: Mutex::default(),
         });
         let (durable_sender, durable) = watch::channel(last);
         let (queue, requests) = channel::unbounded();
@@ -248,6 +310,29 @@ impl EmbeddedLog {
     }
 }
 
+impl EmbeddedLog {
+    /// Hands a record to the writer, once there is room.
+    async fn enqueue(&self, record: Bytes, reply: Reply) {
+        if record.len() > limits::RECORD_BYTES_MAX {
+            return reply.tell(Err(AppendError::TooLarge {
+                bytes: record.len(),
+                bytes_max: limits::RECORD_BYTES_MAX,
+            }));
+        }
+        let kib = u32::try_from(record.len() >> 10).unwrap_or(u32::MAX) + 1;
+        let room = self.queue_kib.clone().acquire_many_owned(kib).await;
+        let request = Request {
+            record,
+            reply,
+            _room: room.expect("the semaphore is never closed"),
+        };
+        let queue = self.queue.as_ref().expect("taken only when dropped");
+        if let Err(channel::SendError(request)) = queue.send(request) {
+            request.reply.tell(Err(writer_stopped()));
+        }
+    }
+}
+
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         // Closing the queue ends the writer, after it has written what is in it.
@@ -265,25 +350,18 @@ impl Log for EmbeddedLog {
     }
 
     async fn append(&self, record: Bytes) -> Result<Position, AppendError> {
-        if record.len() > limits::RECORD_BYTES_MAX {
-            return Err(AppendError::TooLarge {
-                bytes: record.len(),
-                bytes_max: limits::RECORD_BYTES_MAX,
-            });
-        }
-        let gone = || AppendError::Poisoned("its writer has stopped".into());
-        let kib = u32::try_from(record.len() >> 10).unwrap_or(u32::MAX) + 1;
-        let room = self.queue_kib.clone().acquire_many_owned(kib).await;
-        let room = room.expect("the semaphore is never closed");
         let (reply, position) = oneshot::channel();
-        let request = Request {
-            record,
-            reply,
-            _room: room,
-        };
-        let queue = self.queue.as_ref().expect("taken only when dropped");
-        queue.send(request).map_err(|_| gone())?;
-        position.await.map_err(|_| gone())?
+        self.enqueue(record, Reply::Position(reply)).await;
+        position.await.map_err(|_| writer_stopped())?
+    }
+
+    async fn send(&self, record: Bytes, failed: OnFailure) {
+        let reply = Reply::Failure(IfNot(Some(failed)));
+        self.enqueue(record, reply).await;
+    }
+
+    fn attended_by(&self, follower: Weak<dyn Attend>) {
+        *lock(&self.shared.follower) = Some(Follower(follower));
     }
 
     async fn bounds(&self) -> Result<Bounds, LogError> {
@@ -421,17 +499,32 @@ impl Writer {
         }
         if let Some(poison) = self.shared.poison.get() {
             for request in group.drain(..) {
-                let _ = request
-                    .reply
-                    .send(Err(AppendError::Poisoned(poison.clone())));
+                let poisoned = AppendError::Poisoned(poison.clone());
+                request.reply.tell(Err(poisoned));
             }
             return;
         }
         let first = self.next - group.len() as u64;
-        self.durable.send_replace(self.next - 1);
-        for (position, request) in (first..).zip(group.drain(..)) {
-            let _ = request.reply.send(Ok(position));
+        let mut publish = || {
+            self.durable.send_replace(self.next - 1);
+            for (position, request) in (first..).zip(group.drain(..)) {
+                request.reply.tell(Ok(position));
+            }
+        };
+        match self.follower() {
+            Some(follower) => follower.attend(&mut publish),
+            None => publish(),
         }
+    }
+
+    /// Who follows on this thread, if what was just stored is little: more is applied side by side
+    /// with the next sync.
+    fn follower(&self) -> Option<Arc<dyn Attend>> {
+        if self.buffer.len() > limits::ATTENDED_BYTES_MAX {
+            return None;
+        }
+        let follower = lock(&self.shared.follower);
+        follower.as_ref()?.0.upgrade()
     }
 
     fn store(&mut self, group: &[Request]) -> io::Result<()> {
@@ -458,6 +551,7 @@ impl Writer {
             self.allocate(end);
         }
         self.file.write_all_at(&self.buffer, self.offset)?;
+        self.buffer.truncate((end - self.offset) as usize);
         self.offset = end;
         let first = self.next;
         self.next += group.len() as u64;

@@ -8,7 +8,10 @@ pub mod embedded;
 pub mod jetstream;
 pub mod memory;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -174,6 +177,15 @@ pub enum LogError {
     Corrupt(String),
 }
 
+/// Is told why an append did not succeed.
+pub type OnFailure = Box<dyn FnOnce(AppendError) + Send>;
+
+/// Who follows a log, and may do so on the thread that writes it.
+pub trait Attend: Send + Sync {
+    /// Calls `publish`, which makes a few entries readable, and takes them at once if it may.
+    fn attend(&self, publish: &mut dyn FnMut());
+}
+
 /// A log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
@@ -186,6 +198,18 @@ pub trait Log: Send + Sync + 'static {
     /// Resolved means durable, by the engine's documented policy, and readable. Dropping the
     /// future does not take the record back: whether it is stored is then unknown.
     async fn append(&self, record: Bytes) -> Result<Position, AppendError>;
+
+    /// The same, for who learns by reading the record that it was appended, and so has to be told
+    /// only if it was not. May resolve before either is known.
+    async fn send(&self, record: Bytes, failed: OnFailure) {
+        if let Err(error) = self.append(record).await {
+            failed(error);
+        }
+    }
+
+    /// Names who may follow on the thread that writes; replaces who was named before. An engine
+    /// without such a thread has no use for it.
+    fn attended_by(&self, _follower: Weak<dyn Attend>) {}
 
     /// Appends a record that any of several instances may append: the log takes the first of a
     /// name, and answers the others with its position, for a minute at least. A log of one

@@ -1,0 +1,177 @@
+//! The task that follows the log, and who runs it: a thread of its own, or, when a few entries have
+//! just become readable, the thread that wrote them.
+//!
+//! To wake a thread, and to change over to it, costs as much as some dozens of reservations. So what
+//! is little is applied by who made it durable.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    ptr,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, JoinHandle},
+};
+
+use futures::{
+    future::{AbortHandle, abortable},
+    task::AtomicWaker,
+};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::{
+    log::{Attend, Log},
+    shard::{
+        queue::{lock, try_lock},
+        worker::{or_abort, task_or_abort},
+    },
+};
+
+/// The task, polled by one thread at a time.
+struct Following {
+    place: Mutex<Place>,
+    waking: Arc<Waking>,
+    waker: Waker,
+    runtime: Handle,
+}
+
+struct Place {
+    /// Taken, and dropped, only by its own thread: it may hold the log, whose end waits for the
+    /// thread that writes.
+    task: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    has_ended: bool,
+}
+
+/// Wakes the task.
+struct Waking {
+    /// Something has happened that the task has not looked at.
+    is_due: AtomicBool,
+    thread: AtomicWaker,
+}
+
+thread_local! {
+    /// Whose task this thread looks after in a moment, so that no other has to be woken for it.
+    static LOOKS_AFTER: Cell<*const Waking> = const { Cell::new(ptr::null()) };
+}
+
+impl Wake for Waking {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_due.store(true, SeqCst);
+        if LOOKS_AFTER.get() != Arc::as_ptr(self) {
+            self.thread.wake();
+        }
+    }
+}
+
+/// Starts the thread of the task that follows `log`. The handle ends it, without waiting.
+///
+/// # Errors
+/// If the system has no thread or no runtime for it.
+pub(crate) fn start(
+    log: &dyn Log,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<(AbortHandle, JoinHandle<()>)> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = Ending(Some(runtime.enable_all().build()?));
+    let (task, stop) = abortable(task_or_abort(task));
+    let waking = Arc::new(Waking {
+        is_due: AtomicBool::new(true),
+        thread: AtomicWaker::new(),
+    });
+    let following = Arc::new(Following {
+        place: Mutex::new(Place {
+            task: Some(Box::pin(async move {
+                // An error means that it was stopped.
+                let _ = task.await;
+            })),
+            has_ended: false,
+        }),
+        waker: Waker::from(Arc::clone(&waking)),
+        waking,
+        runtime: runtime.get().handle().clone(),
+    });
+    let attends: Weak<dyn Attend> = Arc::downgrade(&following) as _;
+    log.attended_by(attends);
+    let thread = thread::Builder::new().name("follower".into());
+    let thread = thread.spawn(move || or_abort(|| following.run(runtime.get())))?;
+    Ok((stop, thread))
+}
+
+impl Following {
+    /// Polls the task whenever it was woken and no other thread looks after it, to its end.
+    fn run(&self, runtime: &Runtime) {
+        let ended = runtime.block_on(poll_fn(|context| {
+            self.waking.thread.register(context.waker());
+            let mut place = lock(&self.place);
+            self.poll(&mut place).map(|()| place.task.take())
+        }));
+        // What it holds is dropped without the lock.
+        drop(ended);
+    }
+
+    fn poll(&self, place: &mut Place) -> Poll<()> {
+        let Some(task) = &mut place.task else {
+            return Poll::Ready(());
+        };
+        if !place.has_ended {
+            // What happens from here on is for the next time.
+            self.waking.is_due.store(false, SeqCst);
+            let polled = task.as_mut().poll(&mut Context::from_waker(&self.waker));
+            place.has_ended = polled.is_ready();
+        }
+        match place.has_ended {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Attend for Following {
+    fn attend(&self, publish: &mut dyn FnMut()) {
+        if self.waking.is_due.load(SeqCst) {
+            // Its thread is about to look, and there may be more for it than this.
+            return publish();
+        }
+        LOOKS_AFTER.set(Arc::as_ptr(&self.waking));
+        publish();
+        LOOKS_AFTER.set(ptr::null());
+        if !self.waking.is_due.load(SeqCst) {
+            return;
+        }
+        let has_ended = try_lock(&self.place).map(|mut place| {
+            let _entered = self.runtime.enter();
+            self.poll(&mut place).is_ready()
+        });
+        // It has ended, or is being polled, and that may have been before.
+        if has_ended != Some(false) {
+            self.waking.thread.wake();
+        }
+    }
+}
+
+/// A runtime that ends without waiting: it may look up a name meanwhile, and it may be dropped where
+/// nothing may be waited for.
+struct Ending(Option<Runtime>);
+
+impl Ending {
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken only when dropped")
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
