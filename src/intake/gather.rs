@@ -494,7 +494,12 @@ async fn write<G: Gathered>(writer: &Writer, requests: Vec<Request<G>>, mut unde
             told = &mut told => told,
             () = writer.send(waiting, record, &failure) => told.await,
         };
-        told.map_err(|_| failure.get().cloned().map_or(PostError::Stopping, PostError::Log))
+        told.map_err(|_| {
+            failure
+                .get()
+                .cloned()
+                .map_or(PostError::Stopping, PostError::Log)
+        })
     };
     let mut failed = writer.failed.clone();
     let applied = tokio::select! {
