@@ -163,8 +163,8 @@ pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
 /// before them: some 100 µs. To hand them to other threads would take as long.
 pub const AT_ONCE_LINES_MAX: usize = 128;
 /// Bytes that the embedded log writes with one sync, and then has applied on the thread that wrote
-/// them: some [`AT_ONCE_LINES_MAX`] lines.
-pub const ATTENDED_BYTES_MAX: usize = 16 << 10;
+/// them: some 80 reservations. To apply more would delay the next sync.
+pub const ATTENDED_BYTES_MAX: usize = 8 << 10;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;
 /// Commands whose cache misses overlap; most have a few lines.

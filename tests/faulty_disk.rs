@@ -115,6 +115,51 @@ async fn a_sync_that_fails_stops_writes_until_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_whose_sync_fails_is_told_why() {
+    let faults = Faults::new();
+    let mut server = faults.setup(synced()).start();
+    let client = server.connect().await;
+    post(&client, 0).await.expect("acknowledged");
+    let reserve = |id: &str| {
+        let request = pb::ReserveRequest {
+            id: id.into(),
+            channel: "web".into(),
+            lines: vec![pb::ReserveLine {
+                sku: "mug".into(),
+                quantity: 1,
+                ..pb::ReserveLine::default()
+            }],
+            ..pb::ReserveRequest::default()
+        };
+        let mut reservations = client.reservations();
+        async move { patiently(reservations.reserve(request)).await }
+    };
+    faults.begin("fail");
+    for id in ["while it fails", "after it failed"] {
+        let status = reserve(id).await.expect_err("its disk is broken");
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(
+            status.message().contains("Input/output error"),
+            "it says why: {status}"
+        );
+    }
+    assert_eq!(shown(&client).await, 1);
+    faults.end("fail");
+    server.kill();
+    server.restart();
+    let client = server.connect().await;
+    let mut reservations = client.reservations();
+    let request = pb::GetReservationRequest {
+        id: "after it failed".into(),
+        ..Default::default()
+    };
+    let status = patiently(reservations.get(request)).await;
+    let status = status.expect_err("it was never in the log");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_disk_is_waited_for_and_queries_are_not() {
     let faults = Faults::new();
     let setup = synced().set("intake.queue_commands_max", 100);

@@ -72,6 +72,7 @@ macro_rules! conformance {
             an_empty_log_is_waited_for
             entries_come_back_unchanged
             a_record_that_is_too_large_is_refused
+            who_sends_is_told_only_of_a_failure
             concurrent_appends_get_positions_of_their_own
             what_was_acknowledged_can_be_read
             readers_follow_the_tail_and_agree

@@ -338,21 +338,48 @@ impl<B: Books> Ledger<B> {
         }
     }
 
-    /// What expired of an order line is released for good: a command that reserves for the same
-    /// line must not bring back what others may have had since.
-    pub fn release_expired(
+    /// Enters what lines of orders reserve of one SKU: as [`Ledger::apply`] for each of their
+    /// milestones, but the balances, which they have in common, are changed once.
+    pub fn reserve<'a>(
         &mut self,
         sku: SkuHash,
-        key: LineKey,
-        about: Names<'_>,
+        name: &str,
+        expires_us: TimeUs,
+        reserved: impl Iterator<Item = (LineKey, Claims, Names<'a>)>,
         names: &impl LocationNames,
     ) {
+        let mut changes = Changes::default();
+        for (key, claims, about) in reserved {
+            self.release_expired(key, about, &mut changes, names);
+            for (at, units) in claims {
+                let milestone = Milestone::Reserved { at, expires_us };
+                let change = self.lines.record(key, milestone, units, self.now_us, names);
+                changes.line(key.kind(), &change);
+                self.settle(key, &change, about);
+            }
+        }
+        self.post(sku, name, changes.non_zero(), 0, names);
+    }
+
+    /// What expired of an order line is released for good: a command that reserves for the same
+    /// line must not bring back what others may have had since.
+    fn release_expired(
+        &mut self,
+        key: LineKey,
+        about: Names<'_>,
+        changes: &mut Changes,
+        names: &impl LocationNames,
+    ) {
+        let until_us = self.lines.until_us(key);
+        if !until_us.is_some_and(|until_us| has_expired(key.kind(), until_us, self.now_us)) {
+            return;
+        }
         let line = self.lines.get(key);
-        let expired = line.filter(|line| has_expired(key.kind(), line.until_us, self.now_us));
-        for (at, units) in expired.iter().flat_map(|line| line.claims(names)) {
+        for (at, units) in line.iter().flat_map(|line| line.claims(names)) {
             let milestone = Milestone::Released(Some(at));
             let change = self.lines.record(key, milestone, units, self.now_us, names);
-            self.claim(sku, key, &change, about, names);
+            changes.line(key.kind(), &change);
+            self.settle(key, &change, about);
         }
     }
 
@@ -715,9 +742,15 @@ impl Changes {
     #[inline]
     fn of(kind: LineKind, change: &Change) -> Self {
         let mut changes = Self::default();
-        changes.claims(kind, &change.before.claims, -1);
-        changes.claims(kind, &change.after.claims, 1);
+        changes.line(kind, change);
         changes
+    }
+
+    /// The same, beside what is there already.
+    #[inline]
+    fn line(&mut self, kind: LineKind, change: &Change) {
+        self.claims(kind, &change.before.claims, -1);
+        self.claims(kind, &change.after.claims, 1);
     }
 
     #[inline]

@@ -151,6 +151,15 @@ impl Lines {
         std::hint::black_box(self.find(key).is_some());
     }
 
+    /// The latest time stated of a line, if there is one.
+    pub fn until_us(&self, key: LineKey) -> Option<TimeUs> {
+        let compact = self.find(key)?;
+        Some(match compact.loc {
+            FULL => self.full[compact.opened as usize].until_us,
+            _ => compact.until_us,
+        })
+    }
+
     /// Number of lines.
     pub fn len(&self) -> usize {
         self.parts.iter().map(HashTable::len).sum()

@@ -175,3 +175,77 @@ impl Drop for Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::mpsc, time::Duration};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        limits::ATTENDED_BYTES_MAX,
+        log::embedded::{EmbeddedLog, Options},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn log(dir: &Path) -> Arc<dyn Log> {
+        Arc::new(EmbeddedLog::open(Options::new(dir)).expect("it opens"))
+    }
+
+    /// Tells of each entry its size, and on which thread it was taken.
+    async fn tell(log: Arc<dyn Log>, taken: mpsc::Sender<(usize, String)>) {
+        let mut reader = log.reader(1).await.expect("a reader");
+        loop {
+            let entries = reader.next(100).await.expect("entries");
+            let thread = thread::current().name().expect("a name").to_owned();
+            for entry in entries {
+                let told = (entry.payload.len(), thread.clone());
+                taken.send(told).expect("it is waited for");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_little_is_taken_by_who_wrote_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = log(dir.path());
+        let (taken, told) = mpsc::channel();
+        let (stop, thread) = start(&*log, tell(Arc::clone(&log), taken)).expect("a thread");
+        let write = async |bytes: usize| {
+            let record = Bytes::from(vec![7; bytes]);
+            log.append(record).await.expect("appended");
+            let (taken, thread) = told.recv_timeout(PATIENCE).expect("it is taken");
+            assert_eq!(taken, bytes);
+            thread
+        };
+        // Its thread may be on its way still, from the start or from a large one.
+        while write(100).await != "log-writer" {}
+        assert_eq!(write(ATTENDED_BYTES_MAX).await, "follower");
+        while write(100).await != "log-writer" {}
+        stop.abort();
+        thread.join().expect("it ends");
+    }
+
+    /// The end of the log waits for the thread that writes, which must not be the one that ends it.
+    #[test]
+    fn who_holds_the_log_last_may_be_its_task() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for _ in 0..50 {
+            let log = log(dir.path());
+            let (taken, told) = mpsc::channel();
+            let (stop, thread) = start(&*log, tell(Arc::clone(&log), taken)).expect("a thread");
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let sent = log.send(
+                Bytes::from_static(b"1"),
+                Box::new(|error| panic!("{error}")),
+            );
+            runtime.expect("a runtime").block_on(sent);
+            drop(log);
+            stop.abort();
+            thread.join().expect("it ends");
+            drop(told);
+        }
+    }
+}

@@ -117,6 +117,30 @@ pub async fn a_record_that_is_too_large_is_refused(factory: &mut dyn LogFactory)
     assert_eq!(append(&log, 0..2).await, [1, 2]);
 }
 
+/// Who sends a record is told only if it was not stored, and why.
+pub async fn who_sends_is_told_only_of_a_failure(factory: &mut dyn LogFactory) {
+    let log = factory.open().await;
+    let (tell, told) = std::sync::mpsc::channel();
+    let failed = |number| {
+        let tell = tell.clone();
+        Box::new(move |error| tell.send((number, error)).expect("it is waited for"))
+    };
+    let mut reader = log.reader(1).await.expect("a reader");
+    for number in 0..20 {
+        patiently(log.send(record(number), failed(number))).await;
+    }
+    let entries = read_to(&mut *reader, 1, 20).await;
+    assert!(payloads(&entries).into_iter().eq((0..20).map(record)));
+    let bytes = Bytes::from(vec![1; limits::RECORD_BYTES_MAX + 1]);
+    patiently(log.send(bytes, failed(20))).await;
+    let expected = AppendError::TooLarge {
+        bytes: limits::RECORD_BYTES_MAX + 1,
+        bytes_max: limits::RECORD_BYTES_MAX,
+    };
+    drop(tell);
+    assert_eq!(told.iter().collect::<Vec<_>>(), [(20, expected)]);
+}
+
 /// Concurrent appends get each its own position, and the entry is there.
 pub async fn concurrent_appends_get_positions_of_their_own(factory: &mut dyn LogFactory) {
     let log = factory.open().await;

@@ -410,16 +410,18 @@ fn reserve(
     if !mine || !reservation.ballot.vote(yes) {
         return;
     }
-    for line in reservation.lines.iter().filter(|line| line.shard == shard) {
-        let about = about(reservation, line);
-        ledger.release_expired(line.hash, line.key, about, names);
-        for (at, units) in line.planned().into_iter().flatten() {
-            let milestone = Milestone::Reserved {
-                at,
-                expires_us: reservation.expires_us,
-            };
-            ledger.apply(&posting(line, milestone, units), about, names);
+    let sku_of = |line: &Line| (line.hash, reservation.names(line).sku);
+    for of_sku in reservation.lines.chunk_by(|a, b| sku_of(a) == sku_of(b)) {
+        let first = &of_sku[0];
+        if first.shard != shard {
+            continue;
         }
+        let (hash, sku) = sku_of(first);
+        let reserved = of_sku.iter().map(|line| {
+            let planned = line.planned().unwrap_or_default();
+            (line.key, planned, about(reservation, line))
+        });
+        ledger.reserve(hash, sku, reservation.expires_us, reserved, names);
     }
 }
 

@@ -40,7 +40,14 @@ fn what_expired_is_released_however_much_it_is() {
     assert_eq!(claimed(&ledger), 3 * i64::from(EACH));
     ledger.advance(10, &OneName);
     assert_eq!(claimed(&ledger), 0);
-    ledger.release_expired(sku, key, about, &OneName);
-    ledger.apply(&reserved(5, NEVER_US), about, &OneName);
-    assert_eq!(claimed(&ledger), 5);
+    // What is reserved anew brings nothing of that back.
+    let [again, other] = [5, 7].map(|units| Claims::from_iter([(at, units)]));
+    let other = (
+        Keyer::new().line(LineKind::Order, "O", "2", "A"),
+        other,
+        about,
+    );
+    let lines = [(key, again, about), other].into_iter();
+    ledger.reserve(sku, "A", NEVER_US, lines, &OneName);
+    assert_eq!(claimed(&ledger), 12);
 }
