@@ -226,7 +226,7 @@ impl Instance {
         let exceptions = ExceptionsDesk::new(parked, open.into_iter());
 
         let (failure, failed) = watch::channel(None);
-        let (follower, thread) = following::start(&*log, {
+        let (follower, thread) = following::start(&log, {
             let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
             let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);

@@ -163,7 +163,8 @@ pub const SHARD_QUEUE_BATCHES_MAX: usize = 16;
 /// before them: some 100 µs. To hand them to other threads would take as long.
 pub const AT_ONCE_LINES_MAX: usize = 128;
 /// Bytes that the embedded log writes with one sync, and then has applied on the thread that wrote
-/// them: some 80 reservations. To apply more would delay the next sync.
+/// them: some 80 reservations of a line. To apply more would delay the next sync, which releases of
+/// large carts may, that have many lines in few bytes.
 pub const ATTENDED_BYTES_MAX: usize = 8 << 10;
 /// Postings whose cache misses overlap.
 pub const PREFETCH_POSTINGS: usize = 32;

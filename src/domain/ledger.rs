@@ -339,7 +339,8 @@ impl<B: Books> Ledger<B> {
     }
 
     /// Enters what lines of orders reserve of one SKU: as [`Ledger::apply`] for each of their
-    /// milestones, but the balances, which they have in common, are changed once.
+    /// milestones, but the balances, which they have in common, are changed once. So a dead band is
+    /// held against what all of them take.
     pub fn reserve<'a>(
         &mut self,
         sku: SkuHash,

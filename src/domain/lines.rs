@@ -151,7 +151,7 @@ impl Lines {
         std::hint::black_box(self.find(key).is_some());
     }
 
-    /// The latest time stated of a line, if there is one.
+    /// The latest time stated of a line, if there is such a line.
     pub fn until_us(&self, key: LineKey) -> Option<TimeUs> {
         let compact = self.find(key)?;
         Some(match compact.loc {

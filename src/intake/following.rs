@@ -12,7 +12,7 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicU8, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle},
@@ -41,18 +41,23 @@ struct Following {
 }
 
 struct Place {
-    /// Taken, and dropped, only by its own thread: it may hold the log, whose end waits for the
-    /// thread that writes.
-    task: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    task: Pin<Box<dyn Future<Output = ()> + Send>>,
     has_ended: bool,
 }
 
 /// Wakes the task.
 struct Waking {
-    /// Something has happened that the task has not looked at.
-    is_due: AtomicBool,
+    /// What has happened that the task has not looked at: [`NOTHING`], [`LOOKED_AFTER`],
+    /// [`THREAD_WOKEN`], or both.
+    due: AtomicU8,
     thread: AtomicWaker,
 }
+
+const NOTHING: u8 = 0;
+/// Something that the thread which made it happen looks after.
+const LOOKED_AFTER: u8 = 1;
+/// Something that the task's own thread was woken for.
+const THREAD_WOKEN: u8 = 2;
 
 thread_local! {
     /// Whose task this thread looks after in a moment, so that no other has to be woken for it.
@@ -65,8 +70,10 @@ impl Wake for Waking {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.is_due.store(true, SeqCst);
-        if LOOKS_AFTER.get() != Arc::as_ptr(self) {
+        if LOOKS_AFTER.get() == Arc::as_ptr(self) {
+            self.due.fetch_or(LOOKED_AFTER, SeqCst);
+        } else {
+            self.due.fetch_or(THREAD_WOKEN, SeqCst);
             self.thread.wake();
         }
     }
@@ -77,22 +84,22 @@ impl Wake for Waking {
 /// # Errors
 /// If the system has no thread or no runtime for it.
 pub(crate) fn start(
-    log: &dyn Log,
+    log: &Arc<dyn Log>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<(AbortHandle, JoinHandle<()>)> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = Ending(Some(runtime.enable_all().build()?));
     let (task, stop) = abortable(task_or_abort(task));
     let waking = Arc::new(Waking {
-        is_due: AtomicBool::new(true),
+        due: AtomicU8::new(THREAD_WOKEN),
         thread: AtomicWaker::new(),
     });
     let following = Arc::new(Following {
         place: Mutex::new(Place {
-            task: Some(Box::pin(async move {
+            task: Box::pin(async move {
                 // An error means that it was stopped.
                 let _ = task.await;
-            })),
+            }),
             has_ended: false,
         }),
         waker: Waker::from(Arc::clone(&waking)),
@@ -102,30 +109,31 @@ pub(crate) fn start(
     let attends: Weak<dyn Attend> = Arc::downgrade(&following) as _;
     log.attended_by(attends);
     let thread = thread::Builder::new().name("follower".into());
-    let thread = thread.spawn(move || or_abort(|| following.run(runtime.get())))?;
+    let log = Arc::clone(log);
+    let thread = thread.spawn(move || {
+        or_abort(|| following.run(runtime.get()));
+        // The end of the log waits for the thread that writes it, which may be the one that polled
+        // the task to its end: so the log goes here, and after all that holds it.
+        drop((following, log));
+    })?;
     Ok((stop, thread))
 }
 
 impl Following {
     /// Polls the task whenever it was woken and no other thread looks after it, to its end.
     fn run(&self, runtime: &Runtime) {
-        let ended = runtime.block_on(poll_fn(|context| {
+        runtime.block_on(poll_fn(|context| {
             self.waking.thread.register(context.waker());
-            let mut place = lock(&self.place);
-            self.poll(&mut place).map(|()| place.task.take())
+            self.poll(&mut lock(&self.place))
         }));
-        // What it holds is dropped without the lock.
-        drop(ended);
     }
 
     fn poll(&self, place: &mut Place) -> Poll<()> {
-        let Some(task) = &mut place.task else {
-            return Poll::Ready(());
-        };
         if !place.has_ended {
             // What happens from here on is for the next time.
-            self.waking.is_due.store(false, SeqCst);
-            let polled = task.as_mut().poll(&mut Context::from_waker(&self.waker));
+            self.waking.due.store(NOTHING, SeqCst);
+            let task = place.task.as_mut();
+            let polled = task.poll(&mut Context::from_waker(&self.waker));
             place.has_ended = polled.is_ready();
         }
         match place.has_ended {
@@ -137,14 +145,15 @@ impl Following {
 
 impl Attend for Following {
     fn attend(&self, publish: &mut dyn FnMut()) {
-        if self.waking.is_due.load(SeqCst) {
+        if self.waking.due.load(SeqCst) != NOTHING {
             // Its thread is about to look, and there may be more for it than this.
             return publish();
         }
         LOOKS_AFTER.set(Arc::as_ptr(&self.waking));
         publish();
         LOOKS_AFTER.set(ptr::null());
-        if !self.waking.is_due.load(SeqCst) {
+        // Nothing, or what its thread was woken for.
+        if self.waking.due.load(SeqCst) != LOOKED_AFTER {
             return;
         }
         let has_ended = try_lock(&self.place).map(|mut place| {
@@ -212,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let log = log(dir.path());
         let (taken, told) = mpsc::channel();
-        let (stop, thread) = start(&*log, tell(Arc::clone(&log), taken)).expect("a thread");
+        let (stop, thread) = start(&log, tell(Arc::clone(&log), taken)).expect("a thread");
         let write = async |bytes: usize| {
             let record = Bytes::from(vec![7; bytes]);
             log.append(record).await.expect("appended");
@@ -230,22 +239,38 @@ mod tests {
 
     /// The end of the log waits for the thread that writes, which must not be the one that ends it.
     #[test]
-    fn who_holds_the_log_last_may_be_its_task() {
+    fn a_task_that_holds_the_log_last_may_end_on_the_thread_that_writes() {
         let dir = tempfile::tempdir().expect("a directory");
-        for _ in 0..50 {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime");
+        let mut threads = Vec::new();
+        for round in 1..=30 {
             let log = log(dir.path());
-            let (taken, told) = mpsc::channel();
-            let (stop, thread) = start(&*log, tell(Arc::clone(&log), taken)).expect("a thread");
-            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let (ended, told) = mpsc::channel();
+            let (_stop, thread) = start(&log, {
+                let log = Arc::clone(&log);
+                async move {
+                    let mut reader = log.reader(round).await.expect("a reader");
+                    reader.next(1).await.expect("an entry");
+                    let name = thread::current().name().expect("a name").to_owned();
+                    ended.send(name).expect("it is waited for");
+                }
+            })
+            .expect("a thread");
+            // Its thread waits by then, nearly always.
+            thread::sleep(Duration::from_millis(5));
             let sent = log.send(
                 Bytes::from_static(b"1"),
                 Box::new(|error| panic!("{error}")),
             );
-            runtime.expect("a runtime").block_on(sent);
+            runtime.block_on(sent);
             drop(log);
-            stop.abort();
+            threads.push(told.recv_timeout(PATIENCE).expect("it ends"));
             thread.join().expect("it ends");
-            drop(told);
         }
+        assert!(
+            threads.iter().any(|thread| thread == "log-writer"),
+            "{threads:?}"
+        );
     }
 }

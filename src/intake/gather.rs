@@ -187,12 +187,17 @@ impl Writer {
     ) {
         let token = self.tokens.fetch_add(1, Relaxed);
         self.pending.insert(token, waiting);
+        let mut forget = Forget {
+            pending: &self.pending,
+            token: Some(token),
+        };
         let (pending, failure) = (Arc::clone(&self.pending), Arc::clone(failure));
         let failed = move |error| {
             let _ = failure.set(error);
             pending.remove(token);
         };
         self.log.send(record(token), Box::new(failed)).await;
+        forget.token = None;
     }
 }
 

@@ -106,6 +106,8 @@ struct Shared {
     dir: PathBuf,
     identity: Identity,
     segments: Mutex<Vec<Segment>>,
+    /// Held while segments are removed.
+    trimming: Mutex<()>,
     tail: Mutex<Tail>,
     poison: OnceLock<String>,
     /// Who follows on the writer's thread.
@@ -270,6 +272,7 @@ impl EmbeddedLog {
             dir,
             identity,
             segments: Mutex::new(segments),
+            trimming: Mutex::default(),
             tail: Mutex::new(Tail {
                 entries: VecDeque::new(),
                 bytes: 0,
@@ -308,23 +311,26 @@ impl EmbeddedLog {
             writer: Some(writer),
         })
     }
-}
 
-impl EmbeddedLog {
-    /// Hands a record to the writer, once there is room.
-    async fn enqueue(&self, record: Bytes, reply: Reply) {
+    /// Waits until there is room for a record in the queue.
+    async fn room_for(&self, record: &Bytes) -> Result<OwnedSemaphorePermit, AppendError> {
         if record.len() > limits::RECORD_BYTES_MAX {
-            return reply.tell(Err(AppendError::TooLarge {
+            return Err(AppendError::TooLarge {
                 bytes: record.len(),
                 bytes_max: limits::RECORD_BYTES_MAX,
-            }));
+            });
         }
         let kib = u32::try_from(record.len() >> 10).unwrap_or(u32::MAX) + 1;
         let room = self.queue_kib.clone().acquire_many_owned(kib).await;
+        Ok(room.expect("the semaphore is never closed"))
+    }
+
+    /// Hands a record to the writer.
+    fn enqueue(&self, record: Bytes, reply: Reply, room: OwnedSemaphorePermit) {
         let request = Request {
             record,
             reply,
-            _room: room.expect("the semaphore is never closed"),
+            _room: room,
         };
         let queue = self.queue.as_ref().expect("taken only when dropped");
         if let Err(channel::SendError(request)) = queue.send(request) {
@@ -350,14 +356,17 @@ impl Log for EmbeddedLog {
     }
 
     async fn append(&self, record: Bytes) -> Result<Position, AppendError> {
+        let room = self.room_for(&record).await?;
         let (reply, position) = oneshot::channel();
-        self.enqueue(record, Reply::Position(reply)).await;
+        self.enqueue(record, Reply::Position(reply), room);
         position.await.map_err(|_| writer_stopped())?
     }
 
     async fn send(&self, record: Bytes, failed: OnFailure) {
-        let reply = Reply::Failure(IfNot(Some(failed)));
-        self.enqueue(record, reply).await;
+        match self.room_for(&record).await {
+            Ok(room) => self.enqueue(record, Reply::Failure(IfNot(Some(failed))), room),
+            Err(error) => failed(error),
+        }
     }
 
     fn attended_by(&self, follower: Weak<dyn Attend>) {
@@ -403,10 +412,11 @@ impl Shared {
 
     /// Removes the segments that hold nothing from `below` on; never the last one.
     fn trim(&self, below: Position) -> Result<(), LogError> {
-        let mut segments = lock(&self.segments);
+        // The oldest goes first, of whoever trims; and nobody waits for the disk to look where the log
+        // begins.
+        let _trims = lock(&self.trimming);
         let mut removed = false;
-        while segments.get(1).is_some_and(|second| second.first <= below) {
-            let oldest = segments.remove(0);
+        while let Some(oldest) = self.take_oldest(below) {
             removed = true;
             if let Err(error) = fs::remove_file(&oldest.path) {
                 return Err(setup(&oldest.path, "remove", &error));
@@ -416,6 +426,13 @@ impl Shared {
             segment::sync_dir(&self.dir).map_err(|error| setup(&self.dir, "sync", &error))?;
         }
         Ok(())
+    }
+
+    /// Takes out the first segment, unless it holds something from `below` on or is the last.
+    fn take_oldest(&self, below: Position) -> Option<Segment> {
+        let mut segments = lock(&self.segments);
+        let is_old = segments.get(1).is_some_and(|second| second.first <= below);
+        is_old.then(|| segments.remove(0))
     }
 
     /// The segment that holds `position`, if it is stored.

@@ -182,7 +182,8 @@ pub type OnFailure = Box<dyn FnOnce(AppendError) + Send>;
 
 /// Who follows a log, and may do so on the thread that writes it.
 pub trait Attend: Send + Sync {
-    /// Calls `publish`, which makes a few entries readable, and takes them at once if it may.
+    /// Calls `publish`, which makes a few entries readable, and takes them at once, unless there is
+    /// more to look at.
     fn attend(&self, publish: &mut dyn FnMut());
 }
 
@@ -200,7 +201,7 @@ pub trait Log: Send + Sync + 'static {
     async fn append(&self, record: Bytes) -> Result<Position, AppendError>;
 
     /// The same, for who learns by reading the record that it was appended, and so has to be told
-    /// only if it was not. May resolve before either is known.
+    /// only if it was not. May resolve before either is known; dropped before, it tells nothing.
     async fn send(&self, record: Bytes, failed: OnFailure) {
         if let Err(error) = self.append(record).await {
             failed(error);
@@ -224,7 +225,8 @@ pub trait Log: Send + Sync + 'static {
     /// First and last position held.
     async fn bounds(&self) -> Result<Bounds, LogError>;
 
-    /// Reads from `from` (at least 1) on, and follows the tail for ever. Asking for more than
+    /// Reads from `from` (at least 1) on, and follows the tail for ever. What is read is as durable as
+    /// what was acknowledged: who has an entry need not wait for its acknowledgement. Asking for more than
     /// `last + 1` is [`LogError::Diverged`]: who asks has applied what this log does not hold.
     async fn reader(&self, from: Position) -> Result<Box<dyn Reader>, LogError>;
 

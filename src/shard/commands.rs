@@ -411,13 +411,14 @@ fn reserve(
         return;
     }
     let sku_of = |line: &Line| (line.hash, reservation.names(line).sku);
-    for of_sku in reservation.lines.chunk_by(|a, b| sku_of(a) == sku_of(b)) {
-        let first = &of_sku[0];
-        if first.shard != shard {
+    for (place, first) in reservation.lines.iter().enumerate() {
+        let (before, rest) = reservation.lines.split_at(place);
+        let is_same = |line: &&Line| line.hash == first.hash && sku_of(line) == sku_of(first);
+        if first.shard != shard || before.iter().any(|line| is_same(&line)) {
             continue;
         }
         let (hash, sku) = sku_of(first);
-        let reserved = of_sku.iter().map(|line| {
+        let reserved = rest.iter().filter(is_same).map(|line| {
             let planned = line.planned().unwrap_or_default();
             (line.key, planned, about(reservation, line))
         });
