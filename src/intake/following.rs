@@ -241,7 +241,9 @@ mod tests {
     #[test]
     fn a_task_that_holds_the_log_last_may_end_on_the_thread_that_writes() {
         let dir = tempfile::tempdir().expect("a directory");
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
         let runtime = runtime.expect("a runtime");
         let mut threads = Vec::new();
         for round in 1..=30 {
@@ -258,7 +260,7 @@ mod tests {
             })
             .expect("a thread");
             // Its thread waits by then, nearly always.
-            thread::sleep(Duration::from_millis(5));
+            runtime.block_on(tokio::time::sleep(Duration::from_millis(5)));
             let sent = log.send(
                 Bytes::from_static(b"1"),
                 Box::new(|error| panic!("{error}")),
