@@ -246,7 +246,7 @@ mod tests {
             .build();
         let runtime = runtime.expect("a runtime");
         let mut threads = Vec::new();
-        for round in 1..=30 {
+        for round in 1..=10 {
             let log = log(dir.path());
             let (ended, told) = mpsc::channel();
             let (_stop, thread) = start(&log, {
@@ -260,7 +260,7 @@ mod tests {
             })
             .expect("a thread");
             // Its thread waits by then, nearly always.
-            runtime.block_on(tokio::time::sleep(Duration::from_millis(5)));
+            runtime.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
             let sent = log.send(
                 Bytes::from_static(b"1"),
                 Box::new(|error| panic!("{error}")),
