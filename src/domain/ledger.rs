@@ -396,20 +396,9 @@ impl<B: Books> Ledger<B> {
         let change = self.lines.change_full(key, self.now_us, names, |line| {
             line.until_us = line.until_us.max(until_us);
         });
-        self.claim(sku, key, &change, about, names);
-    }
-
-    /// Enters what a line claims otherwise than before; nothing moved.
-    fn claim(
-        &mut self,
-        sku: SkuHash,
-        key: LineKey,
-        change: &Change,
-        about: Names<'_>,
-        names: &impl LocationNames,
-    ) {
-        let mut changes = Changes::of(key.kind(), change);
-        self.settle(key, change, about);
+        // What it claims otherwise than before; nothing moved.
+        let mut changes = Changes::of(key.kind(), &change);
+        self.settle(key, &change, about);
         self.post(sku, about.sku, changes.non_zero(), 0, names);
     }
 
