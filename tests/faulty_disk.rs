@@ -66,6 +66,22 @@ async fn post(client: &Client, number: u64) -> Result<pb::PostResponse, tonic::S
     answer.map(tonic::Response::into_inner)
 }
 
+/// Reserves one unit.
+async fn reserve(client: &Client, id: &str) -> Result<pb::ReserveResponse, tonic::Status> {
+    let request = pb::ReserveRequest {
+        id: id.into(),
+        channel: "web".into(),
+        lines: vec![pb::ReserveLine {
+            sku: "mug".into(),
+            quantity: 1,
+            ..pb::ReserveLine::default()
+        }],
+        ..pb::ReserveRequest::default()
+    };
+    let answer = client.reservations().reserve(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
 /// Units that the channel may sell.
 async fn shown(client: &Client) -> i64 {
     client.ats("mug", 0).await.expect("an answer").items[0].ats
@@ -120,23 +136,11 @@ async fn a_reservation_whose_sync_fails_is_told_why() {
     let mut server = faults.setup(synced()).start();
     let client = server.connect().await;
     post(&client, 0).await.expect("acknowledged");
-    let reserve = |id: &str| {
-        let request = pb::ReserveRequest {
-            id: id.into(),
-            channel: "web".into(),
-            lines: vec![pb::ReserveLine {
-                sku: "mug".into(),
-                quantity: 1,
-                ..pb::ReserveLine::default()
-            }],
-            ..pb::ReserveRequest::default()
-        };
-        let mut reservations = client.reservations();
-        async move { patiently(reservations.reserve(request)).await }
-    };
     faults.begin("fail");
     for id in ["while it fails", "after it failed"] {
-        let status = reserve(id).await.expect_err("its disk is broken");
+        let status = patiently(reserve(&client, id))
+            .await
+            .expect_err("its disk is broken");
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         assert!(
             status.message().contains("Input/output error"),
@@ -187,25 +191,12 @@ async fn a_slow_disk_is_waited_for_and_queries_are_not() {
         answer.expect("acknowledged in the end");
     }
     // Reservations do not pile up behind it: what there is no room for is refused at once.
-    let reserve = |number: u64| {
-        let client = client.clone();
-        async move {
-            let request = pb::ReserveRequest {
-                id: format!("r-{number}"),
-                channel: "web".into(),
-                lines: vec![pb::ReserveLine {
-                    sku: "mug".into(),
-                    quantity: 1,
-                    ..pb::ReserveLine::default()
-                }],
-                ..pb::ReserveRequest::default()
-            };
-            client.reservations().reserve(request).await
-        }
-    };
     faults.begin("hold");
     let carts: Vec<_> = (0..400)
-        .map(|number| tokio::spawn(reserve(number)))
+        .map(|number| {
+            let client = client.clone();
+            tokio::spawn(async move { reserve(&client, &format!("r-{number}")).await })
+        })
         .collect();
     // The first refusals come while the disk still holds.
     patiently(async {
@@ -218,7 +209,7 @@ async fn a_slow_disk_is_waited_for_and_queries_are_not() {
     let (mut granted, mut refused) = (0, 0);
     for cart in carts {
         match patiently(cart).await.expect("no panic") {
-            Ok(answer) => granted += i64::from(answer.into_inner().granted),
+            Ok(answer) => granted += i64::from(answer.granted),
             Err(status) => {
                 assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
                 refused += 1;

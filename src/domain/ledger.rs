@@ -279,11 +279,26 @@ impl<B: Books> Ledger<B> {
         about: Names<'_>,
         names: &impl LocationNames,
     ) {
-        let units = i64::from(posting.quantity);
-        let change = self.lines.record(key, milestone, units, self.now_us, names);
-        let changes = Changes::of(key.kind(), &change);
-        self.settle(key, &change, about);
+        let mut changes = Changes::default();
+        let units = posting.quantity.into();
+        self.milestone(key, milestone, units, about, &mut changes, names);
         self.enter(posting, changes, None, about, names);
+    }
+
+    /// Adds a milestone of a line, and to `changes` what it claims otherwise.
+    #[inline]
+    fn milestone(
+        &mut self,
+        key: LineKey,
+        milestone: Milestone,
+        units: i64,
+        about: Names<'_>,
+        changes: &mut Changes,
+        names: &impl LocationNames,
+    ) {
+        let change = self.lines.record(key, milestone, units, self.now_us, names);
+        changes.line(key.kind(), &change);
+        self.settle(key, &change, about);
     }
 
     /// Enters a posting in the books: what a line claims otherwise, as `changes` have it, and its
@@ -354,9 +369,7 @@ impl<B: Books> Ledger<B> {
             self.release_expired(key, about, &mut changes, names);
             for (at, units) in claims {
                 let milestone = Milestone::Reserved { at, expires_us };
-                let change = self.lines.record(key, milestone, units, self.now_us, names);
-                changes.line(key.kind(), &change);
-                self.settle(key, &change, about);
+                self.milestone(key, milestone, units, about, &mut changes, names);
             }
         }
         self.post(sku, name, changes.non_zero(), 0, names);
@@ -378,9 +391,7 @@ impl<B: Books> Ledger<B> {
         let line = self.lines.get(key);
         for (at, units) in line.iter().flat_map(|line| line.claims(names)) {
             let milestone = Milestone::Released(Some(at));
-            let change = self.lines.record(key, milestone, units, self.now_us, names);
-            changes.line(key.kind(), &change);
-            self.settle(key, &change, about);
+            self.milestone(key, milestone, units, about, changes, names);
         }
     }
 
@@ -397,7 +408,8 @@ impl<B: Books> Ledger<B> {
             line.until_us = line.until_us.max(until_us);
         });
         // What it claims otherwise than before; nothing moved.
-        let mut changes = Changes::of(key.kind(), &change);
+        let mut changes = Changes::default();
+        changes.line(key.kind(), &change);
         self.settle(key, &change, about);
         self.post(sku, about.sku, changes.non_zero(), 0, names);
     }
@@ -443,7 +455,8 @@ impl<B: Books> Ledger<B> {
                 there = before.zip(at.map(|at| line.at(at)));
             })
         };
-        let changes = Changes::of(LineKind::Return, &change);
+        let mut changes = Changes::default();
+        changes.line(LineKind::Return, &change);
         let there = there.map(|(before, after)| [before, after]);
         if let Some([before, after]) = there {
             let [was, is] = [before, after].map(|there| there.inspected_beyond());
@@ -728,15 +741,7 @@ fn link_of(line: &Line) -> Option<(ReturnedLine, i64)> {
 struct Changes(smallvec::SmallVec<[CellChange; 2]>);
 
 impl Changes {
-    /// What a line claims now, and no longer claims.
-    #[inline]
-    fn of(kind: LineKind, change: &Change) -> Self {
-        let mut changes = Self::default();
-        changes.line(kind, change);
-        changes
-    }
-
-    /// The same, beside what is there already.
+    /// Adds what a line claims now, and no longer claims.
     #[inline]
     fn line(&mut self, kind: LineKind, change: &Change) {
         self.claims(kind, &change.before.claims, -1);

@@ -165,13 +165,7 @@ impl Writer {
         waiting: Waiting,
         record: impl FnOnce(u64) -> Bytes,
     ) -> Result<(), AppendError> {
-        let token = self.tokens.fetch_add(1, Relaxed);
-        // Before it is appended: the log may be read faster than the append returns.
-        self.pending.insert(token, waiting);
-        let mut forget = Forget {
-            pending: &self.pending,
-            token: Some(token),
-        };
+        let (token, mut forget) = self.expect(waiting);
         self.log.append(record(token)).await?;
         forget.token = None;
         Ok(())
@@ -185,12 +179,7 @@ impl Writer {
         record: impl FnOnce(u64) -> Bytes,
         failure: &Arc<OnceLock<AppendError>>,
     ) {
-        let token = self.tokens.fetch_add(1, Relaxed);
-        self.pending.insert(token, waiting);
-        let mut forget = Forget {
-            pending: &self.pending,
-            token: Some(token),
-        };
+        let (token, mut forget) = self.expect(waiting);
         let (pending, failure) = (Arc::clone(&self.pending), Arc::clone(failure));
         let failed = move |error| {
             let _ = failure.set(error);
@@ -198,6 +187,18 @@ impl Writer {
         };
         self.log.send(record(token), Box::new(failed)).await;
         forget.token = None;
+    }
+
+    /// The token of a record that `waiting` waits for from now on: before it is appended, since the
+    /// log may be read faster than the append returns.
+    fn expect(&self, waiting: Waiting) -> (u64, Forget<'_>) {
+        let token = self.tokens.fetch_add(1, Relaxed);
+        self.pending.insert(token, waiting);
+        let forget = Forget {
+            pending: &self.pending,
+            token: Some(token),
+        };
+        (token, forget)
     }
 }
 

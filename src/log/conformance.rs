@@ -63,6 +63,16 @@ async fn read_all(log: &Arc<dyn Log>) -> Vec<Entry> {
     read_to(&mut *reader, bounds.first, bounds.last).await
 }
 
+/// A record that is too large, and what is said about it.
+fn too_large() -> (Bytes, AppendError) {
+    let bytes = Bytes::from(vec![1; limits::RECORD_BYTES_MAX + 1]);
+    let error = AppendError::TooLarge {
+        bytes: bytes.len(),
+        bytes_max: limits::RECORD_BYTES_MAX,
+    };
+    (bytes, error)
+}
+
 fn payloads(entries: &[Entry]) -> Vec<Bytes> {
     entries.iter().map(|entry| entry.payload.clone()).collect()
 }
@@ -106,12 +116,8 @@ pub async fn entries_come_back_unchanged(factory: &mut dyn LogFactory) {
 /// A record that is too large is refused, and the log goes on.
 pub async fn a_record_that_is_too_large_is_refused(factory: &mut dyn LogFactory) {
     let log = factory.open().await;
-    let bytes = Bytes::from(vec![1; limits::RECORD_BYTES_MAX + 1]);
+    let (bytes, expected) = too_large();
     let refused = patiently(log.append(bytes)).await;
-    let expected = AppendError::TooLarge {
-        bytes: limits::RECORD_BYTES_MAX + 1,
-        bytes_max: limits::RECORD_BYTES_MAX,
-    };
     assert_eq!(refused, Err(expected));
     assert_eq!(log.not_writable(), None);
     assert_eq!(append(&log, 0..2).await, [1, 2]);
@@ -131,12 +137,8 @@ pub async fn who_sends_is_told_only_of_a_failure(factory: &mut dyn LogFactory) {
     }
     let entries = read_to(&mut *reader, 1, 20).await;
     assert!(payloads(&entries).into_iter().eq((0..20).map(record)));
-    let bytes = Bytes::from(vec![1; limits::RECORD_BYTES_MAX + 1]);
+    let (bytes, expected) = too_large();
     patiently(log.send(bytes, failed(20))).await;
-    let expected = AppendError::TooLarge {
-        bytes: limits::RECORD_BYTES_MAX + 1,
-        bytes_max: limits::RECORD_BYTES_MAX,
-    };
     drop(tell);
     assert_eq!(told.iter().collect::<Vec<_>>(), [(20, expected)]);
 }

@@ -111,18 +111,9 @@ struct Shared {
     tail: Mutex<Tail>,
     poison: OnceLock<String>,
     /// Who follows on the writer's thread.
-    follower: Mutex<Option<Follower>>,
+    follower: Mutex<Option<Weak<dyn Attend>>>,
 }
 
-struct Follower(Weak<dyn Attend>);
-
-impl std::fmt::Debug for Follower {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str("Follower")
-    }
-}
-
-#[derive(Debug)]
 struct Request {
     record: Bytes,
     reply: Reply,
@@ -146,12 +137,6 @@ impl Reply {
             (Self::Failure(mut failed), Ok(_)) => failed.0 = None,
             (Self::Failure(failed), Err(error)) => failed.tell(error),
         }
-    }
-}
-
-impl std::fmt::Debug for Reply {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str("Reply")
     }
 }
 
@@ -370,7 +355,7 @@ impl Log for EmbeddedLog {
     }
 
     fn attended_by(&self, follower: Weak<dyn Attend>) {
-        *lock(&self.shared.follower) = Some(Follower(follower));
+        *lock(&self.shared.follower) = Some(follower);
     }
 
     async fn bounds(&self) -> Result<Bounds, LogError> {
@@ -541,7 +526,7 @@ impl Writer {
             return None;
         }
         let follower = lock(&self.shared.follower);
-        follower.as_ref()?.0.upgrade()
+        follower.as_ref()?.upgrade()
     }
 
     fn store(&mut self, group: &[Request]) -> io::Result<()> {

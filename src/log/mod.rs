@@ -225,9 +225,11 @@ pub trait Log: Send + Sync + 'static {
     /// First and last position held.
     async fn bounds(&self) -> Result<Bounds, LogError>;
 
-    /// Reads from `from` (at least 1) on, and follows the tail for ever. What is read is as durable as
-    /// what was acknowledged: who has an entry need not wait for its acknowledgement. Asking for more than
-    /// `last + 1` is [`LogError::Diverged`]: who asks has applied what this log does not hold.
+    /// Reads from `from` (at least 1) on, and follows the tail for ever. What is read is as durable
+    /// as what was acknowledged: who has an entry need not wait for its acknowledgement.
+    ///
+    /// Asking for more than `last + 1` is [`LogError::Diverged`]: who asks has applied what this log
+    /// does not hold.
     async fn reader(&self, from: Position) -> Result<Box<dyn Reader>, LogError>;
 
     /// Checks, before [`Log::reader`] goes on after it, that this log still holds the entry that

@@ -410,19 +410,18 @@ fn reserve(
     if !mine || !reservation.ballot.vote(yes) {
         return;
     }
-    let sku_of = |line: &Line| (line.hash, reservation.names(line).sku);
     for (place, first) in reservation.lines.iter().enumerate() {
         let (before, rest) = reservation.lines.split_at(place);
-        let is_same = |line: &&Line| line.hash == first.hash && sku_of(line) == sku_of(first);
+        let sku = reservation.names(first).sku;
+        let is_same = |line: &&Line| line.hash == first.hash && reservation.names(line).sku == sku;
         if first.shard != shard || before.iter().any(|line| is_same(&line)) {
             continue;
         }
-        let (hash, sku) = sku_of(first);
         let reserved = rest.iter().filter(is_same).map(|line| {
             let planned = line.planned().unwrap_or_default();
             (line.key, planned, about(reservation, line))
         });
-        ledger.reserve(hash, sku, reservation.expires_us, reserved, names);
+        ledger.reserve(first.hash, sku, reservation.expires_us, reserved, names);
     }
 }
 
