@@ -1,4 +1,4 @@
-//! What every engine has to keep, as one suite of tests. `tests/log_conformance.rs` runs it.
+//! What every engine has to keep, as one suite of tests. `tests/log/conformance.rs` runs it.
 //!
 //! Each case gets a new, empty log from a [`LogFactory`] and panics where the contract is broken.
 //! Time-outs only guard against hanging.

@@ -9,7 +9,6 @@
 //! is a witness, and it is checked as one: it has to fit real time (what was answered before
 //! something else was asked lies before it), and one thing done after another in its order, by
 //! a model of its own, has to give every answer to the letter, grants and refusals alike.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,5 +1,4 @@
 //! What tests of exceptions have in common: movements written in a line, and what a person does.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeSet;
 

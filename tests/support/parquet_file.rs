@@ -1,5 +1,4 @@
 //! Writes files of Parquet.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::sync::Arc;
 

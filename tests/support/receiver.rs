@@ -1,6 +1,5 @@
 //! A receiver of webhooks, on loopback: checks all that it gets with another implementation of the
 //! signature, and answers as it is told.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

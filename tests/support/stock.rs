@@ -1,6 +1,5 @@
 //! What stock has to be: the written rules of reservations as a plain program that does one thing
 //! after another. It shares no code with the real one but the messages.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,8 +1,6 @@
 //! The slow, obvious model: recomputes everything from the set of facts, by the text of the
 //! domain's rules and not by its code. No order, no increments, no internal numbers.
 
-#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
-
 pub(crate) mod bare;
 pub(crate) mod cases;
 pub(crate) mod channel;
