@@ -210,7 +210,7 @@ pub const CHECKPOINT_WRITE_BYTES: usize = 512 << 10;
 pub const CHECKPOINT_SYNC_BYTES: u64 = 32 << 20;
 /// How often it is looked whether there is something to write or to count, in milliseconds: to be
 /// woken for each section would take longer than to write it, of the shard's writer, too.
-pub const CHECKPOINT_WRITE_EVERY_MS: u64 = 2;
+pub const CHECKPOINT_WRITE_EVERY_MS: u64 = 10;
 /// Sections that may wait to be written into a checkpoint.
 pub const CHECKPOINT_QUEUE_MESSAGES_MAX: usize = 256;
 /// Written sections that may wait to be counted; more are counted by who writes them.

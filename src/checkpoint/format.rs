@@ -21,7 +21,7 @@ use std::{
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{FORMAT, Kind, Meta, Totals, staged::StagedFile};
+use super::{FORMAT, FORMAT_OLDEST, Kind, Meta, Totals, staged::StagedFile};
 use crate::domain::saved::{Broken, Input, Output};
 
 const MAGIC: &[u8; 8] = b"SELLCKPT";
@@ -60,7 +60,9 @@ pub enum Reject {
     #[error("it is no checkpoint")]
     NotACheckpoint,
     /// Another version of the program wrote it.
-    #[error("it was written in format {0}, and this version reads only format {FORMAT}")]
+    #[error(
+        "it was written in format {0}, and this version reads formats {FORMAT_OLDEST} to {FORMAT}"
+    )]
     Format(u32),
     /// It ends too early: the machine stopped while it was copied or written.
     #[error("it is torn: it ends at byte {bytes}, before its last section")]
@@ -198,7 +200,7 @@ impl Contents {
         if xxh3_64(&head[..HEAD_BYTES - 8]) != input.u64()? {
             return Err(damaged(0, "the head has another checksum"));
         }
-        if format != FORMAT {
+        if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
             return Err(Reject::Format(format));
         }
         let mut sections = Vec::new();

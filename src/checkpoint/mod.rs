@@ -28,8 +28,11 @@ use crate::{
     log::{Anchor, Identity, Position},
 };
 
-/// Version of the file format. A file of another version is not read.
-pub const FORMAT: u32 = 2;
+/// Version of the file format, as it is written. Since the third, ids of a part may be in several
+/// pieces.
+pub const FORMAT: u32 = 3;
+/// The oldest version that is read, and all since.
+pub const FORMAT_OLDEST: u32 = 2;
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

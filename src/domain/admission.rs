@@ -191,6 +191,11 @@ impl Admission {
         self.ids.take_back(bytes)
     }
 
+    /// All saved ids have been taken back.
+    pub fn all_ids_taken_back(&mut self) {
+        self.ids.all_taken_back();
+    }
+
     /// Ids remembered.
     pub fn ids(&self) -> &RememberedIds {
         &self.ids

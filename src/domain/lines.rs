@@ -235,6 +235,10 @@ impl Lines {
             full,
             saving,
         } = self;
+        let part = part_of(key);
+        if parts[part].len() == parts[part].capacity() {
+            saving.makes_room(part);
+        }
         let compact = entry(parts, key, saving.mark);
         saving.save_once(compact, full);
         compact.touched = minute_of(now_us) | saving.mark;

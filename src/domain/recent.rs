@@ -139,6 +139,19 @@ impl Entry {
         [packed >> 6, packed >> 3 & 7, packed & 7]
     }
 
+    /// As it is saved: the fields in their order.
+    fn to_bytes(self) -> [u8; size_of::<Entry>()] {
+        let mut bytes = [0; size_of::<Entry>()];
+        bytes[..8].copy_from_slice(&self.occurred_us.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.sku.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.at.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.before.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.quantity.to_le_bytes());
+        bytes[36..].copy_from_slice(&self.packed.to_le_bytes());
+        bytes
+    }
+
     fn is_of_return(&self) -> bool {
         matches!(self.tag()[0], RETURNED | INSPECTED)
     }
@@ -413,15 +426,9 @@ impl RecentView {
         self.forgotten += 1;
         output.i64(page.arrived_us);
         output.count(page.entries.len());
-        for entry in &*page.entries {
-            output.i64(entry.occurred_us);
-            output.u64(entry.id);
-            output.u64(entry.sku);
-            output.u32(entry.at);
-            output.u32(entry.before);
-            output.i32(entry.quantity);
-            output.u32(entry.packed);
-        }
+        page.entries
+            .iter()
+            .for_each(|entry| output.raw(&entry.to_bytes()));
         true
     }
 }

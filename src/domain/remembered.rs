@@ -48,7 +48,8 @@ pub enum Known {
 struct Entry {
     /// First 64 bits of the key's hash: the order of entries.
     high: u64,
-    /// 24 further bits of the key, 28 of the content, 8 of the epoch, 4 of the outcome; 0: empty.
+    /// 24 further bits of the key, 28 of the content, 8 of the epoch, [`Entry::MARK`], 3 of the
+    /// outcome; 0: empty.
     low: u64,
 }
 
@@ -59,6 +60,9 @@ impl Entry {
     const CONTENT_SHIFT: u32 = 12;
     const CONTENT_MASK: u64 = (1 << 28) - 1;
     const EPOCH_SHIFT: u32 = 4;
+    /// Whether the checkpoint under way has it, see `saving`.
+    const MARK: u64 = 1 << 3;
+    const OUTCOME_MASK: u64 = Self::MARK - 1;
 
     fn new(key: MovementKey, content: u64, epoch: u64, outcome: RememberedOutcome) -> Self {
         Self {
@@ -88,7 +92,7 @@ impl Entry {
     }
 
     fn outcome(self) -> RememberedOutcome {
-        if self.low & 0xf == RememberedOutcome::Stale as u64 {
+        if self.low & Self::OUTCOME_MASK == RememberedOutcome::Stale as u64 {
             RememberedOutcome::Stale
         } else {
             RememberedOutcome::Applied
@@ -220,7 +224,9 @@ impl RememberedIds {
         content: u64,
         outcome: RememberedOutcome,
     ) -> Known {
-        let entry = Entry::new(key, content, self.epoch, outcome);
+        let entry = self
+            .saving
+            .marked(Entry::new(key, content, self.epoch, outcome));
         let (epoch, epochs_max) = (self.epoch, self.epoch - self.oldest);
         let number = part_of(key);
         let Self { parts, saving, .. } = self;
@@ -235,19 +241,21 @@ impl RememberedIds {
                 }
             }
             Ok(at) => {
-                saving.before_replacing(number, part.entries[at], entry);
+                saving.save_once(number, part);
                 part.entries[at] = entry;
                 Known::New
             }
             Err(mut at) => {
                 self.used -= part.used;
-                saving.before_putting(number, part, entry, self.oldest);
+                saving.before_putting(number, part, self.oldest);
                 if (part.used + 1) * 8 > part.capacity * 7 {
                     part.rebuild(epoch, epochs_max, OVERHANG_MIN);
+                    saving.was_rebuilt(number);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
                 while !part.put(at, entry) {
                     part.rebuild(epoch, epochs_max, part.overhang() * 2);
+                    saving.was_rebuilt(number);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
                 self.used += part.used;

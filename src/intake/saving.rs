@@ -231,7 +231,8 @@ pub(crate) struct Restored {
 
 impl Restoring {
     /// Everything was taken.
-    pub(crate) fn finish(self) -> (Restored, Known) {
+    pub(crate) fn finish(mut self) -> (Restored, Known) {
+        self.admission.all_ids_taken_back();
         let state = Restored {
             position: self.position,
             admission: self.admission,

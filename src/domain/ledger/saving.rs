@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// Timers that are saved at once.
-const TIMERS_OF_SLICE: usize = 2_000;
+const TIMERS_OF_SLICE: usize = 256;
 
 /// The parts of a ledger that are saved, beside its books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

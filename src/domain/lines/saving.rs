@@ -1,8 +1,8 @@
 //! Saving lines for a checkpoint, and taking them back.
 //!
-//! Lines are saved part by part while the writer goes on. Each has a mark that says whether it was
-//! saved already; one that is about to change, or to be retired, before its part has had its turn
-//! is saved first. So what comes out is how all lines stood when it began.
+//! Lines are saved some at a time while the writer goes on. Each has a mark that says whether it was
+//! saved already; one that is about to change, or to be retired, before it has had its turn is
+//! saved first. So what comes out is how all lines stood when it began.
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -15,6 +15,9 @@ use crate::domain::{
     saved::{Broken, Input, Output},
 };
 
+/// Places of the table that are looked at in one slice.
+const PLACES_OF_SLICE: usize = 256;
+
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
@@ -22,10 +25,21 @@ pub(super) struct Saving {
     pub(super) mark: u32,
     /// The next part; `None`: nothing is under way.
     next: Option<usize>,
+    /// How far it has come in that part.
+    place: usize,
     output: Output,
 }
 
 impl Saving {
+    /// One more line comes into a part that has no room left: all of it may have other places from
+    /// then on. What was saved of it is marked.
+    #[cold]
+    pub(super) fn makes_room(&mut self, number: usize) {
+        if self.next == Some(number) {
+            self.place = 0;
+        }
+    }
+
     /// Saves a line as it is, unless that was done.
     #[inline]
     pub(super) fn save_once(&mut self, compact: &mut Compact, full: &Slab<Line>) {
@@ -48,8 +62,12 @@ impl Lines {
         saving.next = Some(0);
     }
 
-    /// Saves one more part. True if there are more.
+    /// Saves some more. True if there are more.
     pub fn save_slice(&mut self) -> bool {
+        self.save_places(PLACES_OF_SLICE)
+    }
+
+    fn save_places(&mut self, places: usize) -> bool {
         let Self {
             parts,
             full,
@@ -58,9 +76,19 @@ impl Lines {
         let Some(part) = saving.next else {
             return false;
         };
-        for compact in parts[part].iter_mut() {
-            saving.save_once(compact, full);
+        let table = &mut parts[part];
+        let begin = saving.place;
+        let end = (begin + places).min(table.num_buckets());
+        for place in begin..end {
+            if let Some(compact) = table.get_bucket_mut(place) {
+                saving.save_once(compact, full);
+            }
         }
+        saving.place = end;
+        if end < table.num_buckets() {
+            return true;
+        }
+        saving.place = 0;
         saving.next = Some(part + 1).filter(|next| *next < parts.len());
         saving.next.is_some()
     }
@@ -224,4 +252,81 @@ fn take_full(input: &mut Input<'_>) -> Result<Line, Broken> {
         Ok(Box::new(returns))
     })?;
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::LazyLock};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{
+        balances::LocationNames,
+        keys::{Keyer, LineKind},
+        posting::{Milestone, NEVER_US},
+    };
+
+    struct Names;
+
+    impl LocationNames for Names {
+        fn name(&self, _: Loc) -> &'static str {
+            "dc"
+        }
+    }
+
+    const AT: Loc = Loc(1);
+
+    /// Lines of one part, so that it grows, and has other places when many have gone.
+    static KEYS: LazyLock<Vec<LineKey>> = LazyLock::new(|| {
+        let mut keyer = Keyer::new();
+        let all = (0..).map(|n: u32| keyer.line(LineKind::Order, &n.to_string(), "1", "A"));
+        all.filter(|key| part_of(*key) == 0).take(600).collect()
+    });
+
+    proptest! {
+        /// Lines that come in, change and are retired while others are saved.
+        #[test]
+        fn what_is_saved_is_how_they_stood(
+            before in prop::collection::vec(0usize..300, 0..300),
+            after in prop::collection::vec((0usize..600, 0u8..8, 0usize..60), 0..1_000),
+        ) {
+            let mut lines = Lines::default();
+            let mut now_us = 60_000_000;
+            let reserved = Milestone::Reserved { at: AT, expires_us: NEVER_US };
+            for number in before {
+                lines.record(KEYS[number], reserved, 1, now_us, &Names);
+            }
+            let mut expected = BTreeMap::new();
+            lines.for_each(|key, line| {
+                expected.insert(key, line.clone());
+            });
+            lines.begin_saving();
+            for (number, what, places) in after {
+                match what {
+                    0..3 => drop(lines.record(KEYS[number], reserved, 1, now_us, &Names)),
+                    3..7 => {
+                        let units = lines.get(KEYS[number]).map_or(0, |line| line.opened);
+                        if units > 0 {
+                            let shipped = Milestone::Shipped(AT);
+                            lines.record(KEYS[number], shipped, units, now_us, &Names);
+                        }
+                    }
+                    _ => {
+                        now_us += 60_000_000;
+                        lines.retire(0, (now_us / 60_000_000) as u32, 1);
+                    }
+                }
+                if places < 20 {
+                    lines.save_places(places + 1);
+                }
+            }
+            while lines.save_slice() {}
+            let mut saved = BTreeMap::new();
+            each_saved(&lines.saved().take(), |key, line| {
+                assert!(saved.insert(key, line.clone()).is_none(), "it was saved twice");
+            }).expect("these are lines");
+            prop_assert_eq!(saved, expected);
+        }
+    }
 }

@@ -1,11 +1,10 @@
 //! The commands that are remembered. They can be saved for a checkpoint while they change: each has
-//! a mark that says whether it was saved already, and one that is about to change before its part
-//! has had its turn is saved first.
+//! a mark that says whether it was saved already, and one that is about to change before it has
+//! had its turn is saved first.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
 
 use super::Decided;
 use crate::domain::{admission::Horizon, movement::TimeUs};
@@ -16,6 +15,8 @@ const EPOCHS: u64 = 64;
 const NO_EPOCH: u64 = u64::MAX;
 /// Parts of the table.
 const PARTS: usize = 256;
+/// Places of the table that are looked at in one slice of a checkpoint.
+const PLACES_OF_SLICE: usize = 128;
 
 /// A remembered command.
 #[derive(Debug, Clone)]
@@ -31,25 +32,7 @@ pub(super) struct Known {
     mark: bool,
 }
 
-/// Keys are hashes already: their upper half is taken as it is, since the lower chooses the part.
-#[derive(Debug, Default)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write_u128(&mut self, key: u128) {
-        self.0 = (key >> 64) as u64;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are numbers");
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Part = HashMap<u128, Known, BuildHasherDefault<KeyHasher>>;
+type Part = HashTable<(u128, Known)>;
 
 /// See the module.
 #[derive(Debug)]
@@ -62,6 +45,8 @@ pub(super) struct KnownCommands {
     mark: bool,
     /// The next part to be saved; `None`: nothing is under way.
     next: Option<usize>,
+    /// How far that has come in it.
+    place: usize,
     saved: Vec<(u128, Known)>,
 }
 
@@ -82,6 +67,11 @@ fn part_of(key: u128) -> usize {
     key as usize % PARTS
 }
 
+/// Keys are hashes already: their upper half is taken as it is, since the lower chooses the part.
+fn hash_of(key: u128) -> u64 {
+    (key >> 64) as u64
+}
+
 impl KnownCommands {
     pub(super) fn new(horizon: Horizon) -> Self {
         Self {
@@ -91,6 +81,7 @@ impl KnownCommands {
             epoch_us: (horizon.us / EPOCHS as i64).max(1),
             mark: false,
             next: None,
+            place: 0,
             saved: Vec::new(),
         }
     }
@@ -100,12 +91,15 @@ impl KnownCommands {
     }
 
     pub(super) fn get(&self, key: u128) -> Option<&Known> {
-        self.parts[part_of(key)].get(&key)
+        let part = &self.parts[part_of(key)];
+        let found = part.find(hash_of(key), |(known, _)| *known == key);
+        found.map(|(_, known)| known)
     }
 
     /// One that is about to be changed.
     pub(super) fn change(&mut self, key: u128) -> Option<&mut Known> {
-        let known = self.parts[part_of(key)].get_mut(&key)?;
+        let part = &mut self.parts[part_of(key)];
+        let (_, known) = part.find_mut(hash_of(key), |(known, _)| *known == key)?;
         if known.mark != self.mark {
             self.saved.push((key, known.clone()));
             known.mark = self.mark;
@@ -118,7 +112,18 @@ impl KnownCommands {
         known.mark = self.mark;
         known.epoch = self.epoch_of(now_us);
         self.note(key, known.epoch);
-        self.parts[part_of(key)].insert(key, known);
+        self.put(key, known);
+    }
+
+    /// Puts in what is not there.
+    fn put(&mut self, key: u128, known: Known) {
+        let number = part_of(key);
+        let part = &mut self.parts[number];
+        if part.len() == part.capacity() && self.next == Some(number) {
+            // All of it may have other places from here on. Those that were saved are marked.
+            self.place = 0;
+        }
+        part.insert_unique(hash_of(key), (key, known), |(key, _)| hash_of(*key));
         self.len += 1;
     }
 
@@ -157,8 +162,11 @@ impl KnownCommands {
                 // It may have been meant again since.
                 if self.get(key).is_some_and(|known| known.epoch == oldest) {
                     self.change(key);
-                    self.parts[part_of(key)].remove(&key);
-                    self.len -= 1;
+                    let part = &mut self.parts[part_of(key)];
+                    if let Ok(found) = part.find_entry(hash_of(key), |(known, _)| *known == key) {
+                        found.remove();
+                        self.len -= 1;
+                    }
                 }
             }
         }
@@ -174,17 +182,30 @@ impl KnownCommands {
         self.next = Some(0);
     }
 
-    /// Saves one more part. True if there are more.
+    /// Saves some more. True if there are more.
     pub(super) fn save_slice(&mut self) -> bool {
+        self.save_places(PLACES_OF_SLICE)
+    }
+
+    fn save_places(&mut self, places: usize) -> bool {
         let Some(number) = self.next else {
             return false;
         };
-        for (key, known) in &mut self.parts[number] {
-            if known.mark != self.mark {
+        let part = &mut self.parts[number];
+        let end = (self.place + places).min(part.num_buckets());
+        for place in self.place..end {
+            if let Some((key, known)) = part.get_bucket_mut(place)
+                && known.mark != self.mark
+            {
                 known.mark = self.mark;
                 self.saved.push((*key, known.clone()));
             }
         }
+        self.place = end;
+        if end < part.num_buckets() {
+            return true;
+        }
+        self.place = 0;
         self.next = Some(number + 1).filter(|next| *next < PARTS);
         self.next.is_some()
     }
@@ -205,8 +226,75 @@ impl KnownCommands {
         for (key, mut known) in all {
             known.mark = self.mark;
             self.note(key, known.epoch);
-            self.parts[part_of(key)].insert(key, known);
-            self.len += 1;
+            self.put(key, known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::intake::commands::{Decision, Refusal};
+
+    /// Ids of one part, so that it grows, and has other places when many have gone.
+    fn key(n: u64) -> u128 {
+        xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes()) & !0xff
+    }
+
+    proptest! {
+        /// Commands that come in, change and are forgotten while others are saved.
+        #[test]
+        fn what_is_saved_is_how_they_stood(
+            before in prop::collection::btree_set(0u64..300, 0..300),
+            after in prop::collection::vec((0u64..600, 0u8..8, 0usize..60), 0..1_000),
+        ) {
+            let horizon = Horizon { us: EPOCHS as i64, ..Horizon::DEFAULT };
+            let mut commands = KnownCommands::new(horizon);
+            let known = |content| {
+                let decided = Decided {
+                    decision: Decision::refused(Refusal::TooMany),
+                    position: 1,
+                    time_us: 1,
+                };
+                Known::new(content, decided, 0)
+            };
+            let mut now_us = 1;
+            let mut expected = BTreeMap::new();
+            for n in before {
+                commands.insert(key(n), known(n), now_us);
+                expected.insert(key(n), (n, false));
+            }
+            commands.begin_saving();
+            for (n, what, places) in after {
+                match what {
+                    0..4 if commands.get(key(n)).is_none() => {
+                        commands.insert(key(n), known(n), now_us);
+                    }
+                    0..6 => {
+                        if let Some(known) = commands.change(key(n)) {
+                            known.confirmed = true;
+                        }
+                    }
+                    _ => {
+                        now_us += 1;
+                        commands.forget(now_us);
+                    }
+                }
+                if places < 20 {
+                    commands.save_places(places + 1);
+                }
+            }
+            while commands.save_slice() {}
+            let mut saved = BTreeMap::new();
+            for (key, known) in commands.take_saved() {
+                let again = saved.insert(key, (known.content, known.confirmed));
+                assert!(again.is_none(), "it was saved twice");
+            }
+            prop_assert_eq!(saved, expected);
         }
     }
 }
