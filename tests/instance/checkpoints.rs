@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use sellable::{
     bench::Pipeline,
     checkpoint::{
-        FORMAT,
+        FORMAT, FORMAT_OLDEST,
         format::{Contents, Reject},
         store::file_name,
     },
@@ -270,10 +270,15 @@ async fn any_damage_is_noticed_and_the_one_before_is_used() {
     let longer = [&whole[..], &[0]].concat();
     assert!(matches!(look(&longer), Err(Reject::Damaged { .. })));
     let other_version = with_format(&whole, FORMAT + 1);
-    match look(&other_version) {
-        Err(Reject::Format(found)) => assert_eq!(found, FORMAT + 1),
-        outcome => panic!("{outcome:?}"),
+    for other in [FORMAT + 1, FORMAT_OLDEST - 1] {
+        match look(&with_format(&whole, other)) {
+            Err(Reject::Format(found)) => assert_eq!(found, other),
+            outcome => panic!("{outcome:?}"),
+        }
     }
+    // So few ids are in one piece for each part, as they were in the second format.
+    let before = with_format(&whole, FORMAT_OLDEST);
+    look(&before).expect("versions before are read");
 
     // Whatever it is, the one before is used, and the state is the same.
     let mut flipped = whole.clone();
@@ -281,6 +286,7 @@ async fn any_damage_is_noticed_and_the_one_before_is_used() {
     let mut states = Vec::new();
     for bytes in [
         &whole[..],
+        &before,
         &flipped,
         &whole[..whole.len() - 9],
         &other_version,
@@ -289,7 +295,8 @@ async fn any_damage_is_noticed_and_the_one_before_is_used() {
         let instance = start(&log, &options(dir.path(), 1))
             .await
             .expect("it starts");
-        let expected = if bytes == whole { two } else { one };
+        let is_read = bytes == whole || bytes == before;
+        let expected = if is_read { two } else { one };
         assert_eq!(started_from(&instance), Some(expected));
         // Ticks may have been written since, so positions may differ.
         states.push(audit(&instance).await.0);

@@ -263,6 +263,35 @@ async fn small_changes_pass_and_zero_crossings_never() {
     assert_eq!(ats.items[0].ats, 6);
 }
 
+/// What a cart takes of a SKU is held against the dead band as a whole, wherever its lines stand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cart_is_one_change() {
+    let rules = format!("{OPEN}publish_step = 5\n");
+    let server = Setup::new().rules(&rules).start();
+    let client = server.connect().await;
+    receive(&client, "1", &[("A", 20), ("Z", 20)]).await;
+    let mut updates = watch(&server, request()).await;
+    let mut receiver = Receiver::default();
+    receiver.until_units(&mut updates, "A", 20).await;
+    let line = |line: &str, sku: &str, quantity| pb::ReserveLine {
+        line: line.into(),
+        sku: sku.into(),
+        quantity,
+        ..pb::ReserveLine::default()
+    };
+    let cart = pb::ReserveRequest {
+        id: "cart".into(),
+        channel: CHANNEL.into(),
+        // Line by line, 15 would be told, and then nothing more.
+        lines: vec![line("1", "A", 5), line("2", "Z", 1), line("3", "A", 2)],
+        ..pb::ReserveRequest::default()
+    };
+    let answer = client.reservations().reserve(cart).await;
+    let position = answer.expect("it is decided").into_inner().position;
+    receiver.until(&mut updates, position).await;
+    assert_eq!((receiver.units["A"], receiver.units["Z"]), (13, 20));
+}
+
 /// Somebody does not read while everything changes many times; then gets the newest numbers, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_gets_newer_numbers_once() {
