@@ -643,7 +643,7 @@ impl Books for ShardBooks {
     fn prefetch_sku(&self, sku: SkuHash) {
         // SAFETY: as in `post`.
         self.index
-            .prefetch_block(sku, unsafe { epoch::unprotected() });
+            .prefetch_block(sku, 3, unsafe { epoch::unprotected() });
     }
 
     fn prefetch_cell(&self, sku: SkuHash, at: Loc) {

@@ -314,12 +314,13 @@ impl Index {
         prefetch(&table.slots[table.home(hash)]);
     }
 
-    /// Brings the block of a SKU into the cache, as far as it is known by the tag.
+    /// Brings the first cache lines of the block of a SKU into the cache, as far as it is known by
+    /// the tag.
     #[inline]
-    pub(crate) fn prefetch_block(&self, hash: SkuHash, guard: &Guard) {
+    pub(crate) fn prefetch_block(&self, hash: SkuHash, lines: usize, guard: &Guard) {
         if let Some(block) = self.segment(hash).table(guard).likely(hash) {
             let block = block.as_ptr().cast::<u8>();
-            for line in 0..3 {
+            for line in 0..lines {
                 prefetch(block.wrapping_add(line * 64));
             }
         }

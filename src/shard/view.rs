@@ -256,7 +256,8 @@ impl Reading<'_> {
             }
             if count > 1 {
                 for hash in &hashes[..count] {
-                    self.index(*hash).prefetch_block(*hash, &self.guard);
+                    // Header, name and sums; what comes behind them is the cells'.
+                    self.index(*hash).prefetch_block(*hash, 2, &self.guard);
                 }
             }
             for (hash, sku) in hashes[..count].iter().zip(&mut skus) {

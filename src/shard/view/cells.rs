@@ -22,7 +22,7 @@ impl Reading<'_> {
                 self.index(line.sku).prefetch_slot(line.sku, &self.guard);
             }
             for line in group {
-                self.index(line.sku).prefetch_block(line.sku, &self.guard);
+                self.index(line.sku).prefetch_block(line.sku, 3, &self.guard);
             }
             for line in group {
                 let block = self
