@@ -9,7 +9,7 @@
 //!
 //! What a section holds is put into bytes, and read back, by those whose state it is: `domain`,
 //! `shard` and `intake`. A new part of the state needs a [`Kind`], its two functions, a place in
-//! `Writer::save_slice` (or the sequencer's) and one in `instance::restore`; and, if older versions
+//! `Writer::save_slice` (or the sequencer's) and one in `instance::parts`; and, if older versions
 //! would read the rest without it and be wrong, the next [`FORMAT`].
 
 mod counting;

@@ -115,7 +115,10 @@ impl Lines {
     ) -> Change {
         self.touched(key, now_us);
         let Self { parts, full, .. } = self;
-        let compact = entry(parts, key, 0);
+        // Not with an entry, which makes room even for what is there: lines that are being saved
+        // would move once more.
+        let found = parts[part_of(key)].find_mut(hash_of(key), |c| c.key == key);
+        let compact = found.expect("it was touched just now");
         if compact.loc != FULL {
             let line = compact.expand();
             compact.loc = FULL;

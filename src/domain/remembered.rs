@@ -44,7 +44,7 @@ pub enum Known {
     Conflict,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     /// First 64 bits of the key's hash: the order of entries.
     high: u64,
@@ -241,21 +241,20 @@ impl RememberedIds {
                 }
             }
             Ok(at) => {
-                saving.save_once(number, part);
+                saving.before_replacing(number, part, at);
                 part.entries[at] = entry;
                 Known::New
             }
             Err(mut at) => {
                 self.used -= part.used;
-                saving.before_putting(number, part, self.oldest);
                 if (part.used + 1) * 8 > part.capacity * 7 {
+                    saving.before_rebuilding(number, part, self.oldest);
                     part.rebuild(epoch, epochs_max, OVERHANG_MIN);
-                    saving.was_rebuilt(number);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
                 while !part.put(at, entry) {
+                    saving.before_rebuilding(number, part, self.oldest);
                     part.rebuild(epoch, epochs_max, part.overhang() * 2);
-                    saving.was_rebuilt(number);
                     at = part.find(entry).unwrap_or_else(|at| at);
                 }
                 self.used += part.used;

@@ -26,6 +26,12 @@ use crate::domain::{
     recent::Trail,
 };
 
+/// Cache lines from its beginning in which a block has its header, a name of usual length, and the
+/// sums of a few channels: what a query reads.
+pub(super) const LINES_TO_QUERY: usize = 2;
+/// The same with the numbers of a few locations: what a posting looks at before it knows its cell.
+pub(super) const LINES_TO_POST: usize = 3;
+
 /// Up to as many locations are searched one by one.
 const LINEAR_SEARCH_MAX: usize = 16;
 

@@ -13,7 +13,7 @@ use crossbeam::epoch::{self, Guard};
 use smallvec::SmallVec;
 
 use super::{
-    block::{Block, Shape, cells_that_fit},
+    block::{Block, LINES_TO_POST, Shape, cells_that_fit},
     changes::{Cause, Change, Changes, Published, UNITS_MAX},
     index::Index,
     locations::Locations,
@@ -643,7 +643,7 @@ impl Books for ShardBooks {
     fn prefetch_sku(&self, sku: SkuHash) {
         // SAFETY: as in `post`.
         self.index
-            .prefetch_block(sku, 3, unsafe { epoch::unprotected() });
+            .prefetch_block(sku, LINES_TO_POST, unsafe { epoch::unprotected() });
     }
 
     fn prefetch_cell(&self, sku: SkuHash, at: Loc) {

@@ -10,7 +10,7 @@ use crossbeam::epoch::{self, Guard};
 use smallvec::SmallVec;
 
 use super::{
-    block::Block,
+    block::{Block, LINES_TO_QUERY},
     books::Counts,
     index::Index,
     locations::Locations,
@@ -256,8 +256,8 @@ impl Reading<'_> {
             }
             if count > 1 {
                 for hash in &hashes[..count] {
-                    // Header, name and sums; what comes behind them is the cells'.
-                    self.index(*hash).prefetch_block(*hash, 2, &self.guard);
+                    self.index(*hash)
+                        .prefetch_block(*hash, LINES_TO_QUERY, &self.guard);
                 }
             }
             for (hash, sku) in hashes[..count].iter().zip(&mut skus) {

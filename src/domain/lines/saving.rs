@@ -305,12 +305,15 @@ mod tests {
             for (number, what, places) in after {
                 match what {
                     0..3 => drop(lines.record(KEYS[number], reserved, 1, now_us, &Names)),
-                    3..7 => {
+                    3..6 => {
                         let units = lines.get(KEYS[number]).map_or(0, |line| line.opened);
                         if units > 0 {
                             let shipped = Milestone::Shipped(AT);
                             lines.record(KEYS[number], shipped, units, now_us, &Names);
                         }
+                    }
+                    6 => {
+                        lines.change_full(KEYS[number], now_us, &Names, |line| line.returned += 1);
                     }
                     _ => {
                         now_us += 60_000_000;

@@ -41,18 +41,22 @@ impl Saving {
         }
     }
 
-    /// One comes in, which may let the part grow and drop what is older than `oldest`.
-    #[inline]
-    pub(super) fn before_putting(&mut self, number: usize, part: &mut Part, oldest: u64) {
+    /// A part is about to drop what is older than `oldest`, and to have other places. What was saved
+    /// of it is marked.
+    pub(super) fn before_rebuilding(&mut self, number: usize, part: &mut Part, oldest: u64) {
+        // What was forgotten when it began need not be saved.
         if oldest != self.oldest {
             self.save_once(number, part);
         }
-    }
-
-    /// A part has other places now. What was saved of it is marked.
-    pub(super) fn was_rebuilt(&mut self, number: usize) {
         if self.next == Some(number) {
             self.place = 0;
+        }
+    }
+
+    /// Another is put in the place of one that is forgotten.
+    pub(super) fn before_replacing(&mut self, number: usize, part: &mut Part, at: usize) {
+        if part.entries[at].low & Entry::MARK != self.mark {
+            self.save_once(number, part);
         }
     }
 
@@ -75,14 +79,14 @@ impl Saving {
         self.output.count(count);
         for entry in entries.iter_mut().filter(|entry| is_unsaved(entry)) {
             entry.low ^= Entry::MARK;
-            let (high, low) = order(entry);
+            let (high, low) = saved_of(entry);
             self.output.u128(u128::from(low) << 64 | u128::from(high));
         }
     }
 }
 
-/// The order in which entries lie, and all that is saved of one.
-fn order(entry: &Entry) -> (u64, u64) {
+/// All that is saved of one.
+fn saved_of(entry: &Entry) -> (u64, u64) {
     (entry.high, entry.low & !Entry::MARK)
 }
 
@@ -209,7 +213,7 @@ mod tests {
         let entries = ids.parts.iter().flat_map(|part| part.entries.iter());
         let remembered =
             |entry: &&Entry| !entry.is_empty() && entry.age(ids.epoch) <= ids.epoch - ids.oldest;
-        entries.filter(remembered).map(order).collect()
+        entries.filter(remembered).map(saved_of).collect()
     }
 
     fn restored(head: Output, ids: &mut RememberedIds) -> RememberedIds {
@@ -219,6 +223,16 @@ mod tests {
             .take_back(&ids.saved().take())
             .expect("these are ids");
         loaded.all_taken_back();
+        let mut used = 0;
+        for part in &loaded.parts {
+            let entries: Vec<_> = part.entries.iter().filter(|e| !e.is_empty()).collect();
+            assert!(entries.is_sorted_by_key(|entry| entry.high));
+            assert_eq!(entries.len(), part.used);
+            let alone: BTreeSet<_> = entries.iter().map(|entry| saved_of(entry)).collect();
+            assert_eq!(alone.len(), part.used, "one is there twice");
+            used += part.used;
+        }
+        assert_eq!(loaded.len(), used);
         loaded
     }
 

@@ -120,7 +120,7 @@ impl KnownCommands {
         let number = part_of(key);
         let part = &mut self.parts[number];
         if part.len() == part.capacity() && self.next == Some(number) {
-            // All of it may have other places from here on. Those that were saved are marked.
+            // It may make room, and all have other places then. Those that were saved are marked.
             self.place = 0;
         }
         part.insert_unique(hash_of(key), (key, known), |(key, _)| hash_of(*key));

@@ -10,7 +10,7 @@ use crate::{
         reconcile::Chunk,
     },
     limits::PREFETCH_QUERIES,
-    shard::index::SEGMENTS,
+    shard::{block::LINES_TO_POST, index::SEGMENTS},
 };
 
 impl Reading<'_> {
@@ -22,7 +22,8 @@ impl Reading<'_> {
                 self.index(line.sku).prefetch_slot(line.sku, &self.guard);
             }
             for line in group {
-                self.index(line.sku).prefetch_block(line.sku, 3, &self.guard);
+                self.index(line.sku)
+                    .prefetch_block(line.sku, LINES_TO_POST, &self.guard);
             }
             for line in group {
                 let block = self
