@@ -238,11 +238,12 @@ impl Lines {
             full,
             saving,
         } = self;
-        let part = part_of(key);
-        if parts[part].len() == parts[part].capacity() {
-            saving.makes_room(part);
+        let number = part_of(key);
+        let part = &mut parts[number];
+        if part.len() == part.capacity() {
+            saving.makes_room(number);
         }
-        let compact = entry(parts, key, saving.mark);
+        let compact = entry(part, key, saving.mark);
         saving.save_once(compact, full);
         compact.touched = minute_of(now_us) | saving.mark;
         compact
@@ -281,10 +282,9 @@ pub(super) fn minute_of(us: TimeUs) -> u32 {
     (us / MINUTE_US).clamp(0, i64::from(MARK - 1)) as u32
 }
 
-/// The line of a key; a new one, which has this mark, if there is none.
+/// The line of a key in its part; a new one, which has this mark, if there is none.
 #[inline]
-fn entry(parts: &mut [HashTable<Compact>], key: LineKey, mark: u32) -> &mut Compact {
-    let part = &mut parts[part_of(key)];
+fn entry(part: &mut HashTable<Compact>, key: LineKey, mark: u32) -> &mut Compact {
     let entry = part.entry(hash_of(key), |c| c.key == key, |c| hash_of(c.key));
     let entry = entry.or_insert_with(|| Compact {
         key,

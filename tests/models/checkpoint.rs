@@ -31,7 +31,7 @@ use crate::model::{
     cases::run,
     fact::Fact,
     generate::{LOCATIONS, SKUS, STEP_US, at_step},
-    logs::{History, Step, history, rules},
+    logs::{History, Step, history, record, rules},
 };
 
 /// Short, so that epochs pass and ids, commands and lines are forgotten.
@@ -48,16 +48,6 @@ fn options(shards: u32) -> Options {
         parked_kept_max: 5,
         ..Options::default()
     }
-}
-
-fn record(body: pb::record::Body) -> Bytes {
-    let record = pb::Record {
-        version: 1,
-        instance: 0,
-        token: 0,
-        body: Some(body),
-    };
-    record.encode_to_vec().into()
 }
 
 /// What happens at one position.

@@ -46,6 +46,7 @@ use crate::model::{
     cases::{run, runner},
     generate::{History, LOCATIONS, SKUS, at_step, history},
     listed,
+    logs::record,
 };
 
 fn rules() -> Rules {
@@ -229,16 +230,6 @@ fn producer() -> Lane {
         source: "wms".into(),
         media_type: MediaType::Protobuf,
     }
-}
-
-fn record(body: pb::record::Body) -> Bytes {
-    let record = pb::Record {
-        version: 1,
-        instance: 0,
-        token: 0,
-        body: Some(body),
-    };
-    record.encode_to_vec().into()
 }
 
 fn tick() -> Bytes {

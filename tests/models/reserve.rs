@@ -15,7 +15,6 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use proptest::strategy::{Strategy, ValueTree};
 use prost::Message;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -42,7 +41,7 @@ use crate::model::{
     decide::{At, Desk, comparable, id_of},
     generate::{SKUS, STEP_US, at_step},
     listed,
-    logs::{History, Step, history, rules},
+    logs::{History, Step, history, record, rules},
 };
 
 /// The model, on its way through a log.
@@ -207,16 +206,6 @@ fn batch_of(facts: &[Fact]) -> pb::MovementBatch {
         version: 1,
         movements: facts.iter().map(Fact::proto).collect(),
     }
-}
-
-fn record(body: pb::record::Body) -> Bytes {
-    let record = pb::Record {
-        version: 1,
-        instance: 0,
-        token: 0,
-        body: Some(body),
-    };
-    record.encode_to_vec().into()
 }
 
 fn rules_put(version: usize) -> pb::RulesPut {

@@ -5,8 +5,8 @@
 //! has the same digest, also when it starts from a checkpoint.
 //!
 //! A short run by default; `SELLABLE_CRASH_KILLS=200 cargo test --release --test recovery
-//! crash_phases:: -- --nocapture` is a long one. `SELLABLE_TEST_SEED=…` plays one run again, as far as chance in the
-//! operating system lets it.
+//! crash_phases:: -- --nocapture` is a long one. `SELLABLE_TEST_SEED=…` plays one run again, as far
+//! as chance in the operating system lets it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use proptest::{prelude::*, sample::Index};
+use prost::Message;
 use sellable::{
     domain::movement::Condition,
     proto::v1::{self as pb, command::Command},
@@ -34,6 +36,17 @@ pub(crate) struct History {
     /// There are only receipts and commands, so nothing may ever be oversold.
     pub(crate) clean: bool,
     pub(crate) seed: u64,
+}
+
+/// A record, as an instance writes one, that nobody waits for.
+pub(crate) fn record(body: pb::record::Body) -> Bytes {
+    let record = pb::Record {
+        version: 1,
+        instance: 0,
+        token: 0,
+        body: Some(body),
+    };
+    record.encode_to_vec().into()
 }
 
 const GROUPS: &[(&str, &[&str])] = &[("dcs", &["z-dc", "B-dc"])];
