@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".sellable.v1.GetResponse", "crate::wire::Encoded")
         .extern_path(".sellable.v1.ReserveRequest", "crate::wire::Encoded")
         .extern_path(".sellable.v1.ReserveResponse", "crate::wire::Encoded")
+        .extern_path(".sellable.v1.ReserveStreamResponse", "crate::wire::Encoded")
         .extern_path(".sellable.v1", "crate::proto::v1")
         .out_dir(raw)
         .compile_fds(only_raw(descriptors))?;

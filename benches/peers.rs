@@ -22,6 +22,8 @@ mod empty;
 mod grpc;
 #[path = "peers/host.rs"]
 mod host;
+#[path = "support/lane.rs"]
+mod lane;
 #[path = "peers/load.rs"]
 mod load;
 #[path = "../tests/support/nats.rs"]

@@ -22,6 +22,8 @@
 mod empty;
 #[path = "support/grpc.rs"]
 mod grpc;
+#[path = "support/lane.rs"]
+mod lane;
 #[path = "../tests/support/nats.rs"]
 mod nats;
 #[path = "support/reserving.rs"]
@@ -92,18 +94,19 @@ fn main() {
     let empty = Routes::new(ReservationsServer::new(Empty)).add_service(health);
     let empty = serving.block_on(async { serve!(Server::builder(), empty) });
 
-    let load = |hot: bool, log: &'static str| Load {
+    let load = |hot: bool, streamed: bool, log: &'static str| Load {
         skus: if hot { 1 } else { skus },
         lines,
+        streamed,
         callers,
         per_second: None,
         time,
         next_id: Arc::default(),
-        run: format!("{log}-{hot}"),
+        run: format!("{log}-{hot}-{streamed}"),
     };
     let channels = |address| calling.block_on(connect(address, connections));
     let empty = channels(empty);
-    let mut rows: Vec<(&str, Histogram<u64>)> = Vec::new();
+    let mut rows: Vec<(String, Histogram<u64>)> = Vec::new();
     for (policy, synced) in [
         (FsyncPolicy::Always, "embedded, synced before the answer"),
         (FsyncPolicy::Os, "embedded, not synced"),
@@ -121,8 +124,13 @@ fn main() {
         let (instance, ours) = serving.block_on(start(Arc::clone(&log), skus, &options));
         let ours = channels(ours);
         calling.block_on(check(&ours[0]));
-        let (uniform, hot) = (load(false, "embedded"), load(true, "embedded"));
-        let latencies = RefCell::new([(); 4].map(|()| histogram()));
+        let (uniform, hot) = (
+            load(false, false, "embedded"),
+            load(true, false, "embedded"),
+        );
+        let (streamed, hot_streamed) =
+            (load(false, true, "embedded"), load(true, true, "embedded"));
+        let latencies = RefCell::new([(); 7].map(|()| histogram()));
         let into = |place: usize, done: Done| {
             let known = &mut latencies.borrow_mut()[place];
             known.add(&done.latencies).expect("the same range");
@@ -133,11 +141,13 @@ fn main() {
         };
         let echo = || into(3, echo(&calling, &bare, callers, time));
         if support::size("profile", 0) == 1 {
-            for (side, channels) in [("ours", &ours), ("empty handler", &empty)] {
-                run(&uniform, channels, 0);
-                profile(&format!("{synced}, {side}"), || {
-                    calling.block_on(uniform.run(channels))
-                });
+            for (way, load) in [("", &uniform), (", streamed", &streamed)] {
+                for (side, channels) in [("ours", &ours), ("empty handler", &empty)] {
+                    run(load, channels, 0);
+                    profile(&format!("{synced}, {side}{way}"), || {
+                        calling.block_on(load.run(channels))
+                    });
+                }
             }
             serving.block_on(instance.stop());
             continue;
@@ -146,7 +156,7 @@ fn main() {
         run(&uniform, &ours, 0);
         run(&uniform, &empty, 2);
         echo();
-        *latencies.borrow_mut() = [(); 4].map(|()| histogram());
+        *latencies.borrow_mut() = [(); 7].map(|()| histogram());
         let by_empty = Rounds::alternate(
             rounds,
             || run(&uniform, &ours, 0),
@@ -155,6 +165,22 @@ fn main() {
         let by_echo = Rounds::alternate(rounds, || run(&uniform, &ours, 0), echo);
         let hot_by_uniform =
             Rounds::alternate(rounds, || run(&hot, &ours, 1), || run(&uniform, &ours, 0));
+        run(&streamed, &ours, 4);
+        let streamed_by_empty = Rounds::alternate(
+            rounds,
+            || run(&streamed, &ours, 4),
+            || run(&streamed, &empty, 6),
+        );
+        let streamed_by_calls = Rounds::alternate(
+            rounds,
+            || run(&streamed, &ours, 4),
+            || run(&uniform, &ours, 0),
+        );
+        let streamed_hot = Rounds::alternate(
+            rounds,
+            || run(&hot_streamed, &ours, 5),
+            || run(&streamed, &ours, 4),
+        );
         let always = policy == FsyncPolicy::Always;
         let goal = |least| {
             if always {
@@ -167,22 +193,28 @@ fn main() {
         support::row("uniform", "empty handler", &by_empty, goal(0.8));
         support::row("uniform", "append, get back", &by_echo, Goal::None);
         support::row("hot", "uniform", &hot_by_uniform, goal(0.9));
+        support::row(
+            "streamed",
+            "empty, streamed",
+            &streamed_by_empty,
+            Goal::None,
+        );
+        support::row("streamed", "uniform", &streamed_by_calls, Goal::None);
+        support::row("streamed, hot", "streamed", &streamed_hot, goal(0.9));
         println!();
-        let names = if always {
-            [
-                "synced, uniform",
-                "synced, hot",
-                "empty handler",
-                "append, get back",
-            ]
-        } else {
-            [
-                "not synced, uniform",
-                "not synced, hot",
-                "empty handler",
-                "append, get back",
-            ]
+        let name = |what: &str| match always {
+            true => format!("synced, {what}"),
+            false => format!("not synced, {what}"),
         };
+        let names = [
+            name("uniform"),
+            name("hot"),
+            "empty handler".into(),
+            "append, get back".into(),
+            name("streamed"),
+            name("streamed, hot"),
+            "empty, streamed".into(),
+        ];
         rows.extend(names.into_iter().zip(latencies.into_inner()));
         serving.block_on(instance.stop());
     }
@@ -208,7 +240,10 @@ fn main() {
         into.add(&done.latencies).expect("the same range");
         done.latencies.value_at_quantile(0.5) as f64
     };
-    let (uniform, hot) = (load(false, "jetstream"), load(true, "jetstream"));
+    let (uniform, hot) = (
+        load(false, false, "jetstream"),
+        load(true, false, "jetstream"),
+    );
     // Warm up.
     median(&uniform, &mut histogram());
     floor(&mut histogram());
@@ -228,9 +263,9 @@ fn main() {
     println!();
     serving.block_on(instance.stop());
 
-    rows.push(("JetStream, uniform", uniform_us));
-    rows.push(("JetStream, hot", hot_us));
-    rows.push(("publish, get back", floor_us));
+    rows.push(("JetStream, uniform".into(), uniform_us));
+    rows.push(("JetStream, hot".into(), hot_us));
+    rows.push(("publish, get back".into(), floor_us));
     println!(
         "{:<22} {:>9} {:>9} {:>9} {:>10}",
         "latency, µs", "p50", "p99", "p99.9", "calls"

@@ -18,6 +18,8 @@
 
 #[path = "support/grpc.rs"]
 mod grpc;
+#[path = "support/lane.rs"]
+mod lane;
 #[path = "../tests/support/nats.rs"]
 mod nats;
 #[path = "support/reserving.rs"]
@@ -255,6 +257,7 @@ fn measure(
     let load = Load {
         skus: sizes.skus,
         lines: 1,
+        streamed: false,
         callers: sizes.callers,
         per_second: None,
         time: sizes.time,

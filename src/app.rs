@@ -18,6 +18,7 @@ use crate::{
     feed::{self, Feeds},
     instance::{CheckpointOptions, Instance, Options, StartError},
     intake::PostError,
+    limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     log::{
         Log, LogError,
         embedded::{self, EmbeddedLog, FsyncPolicy},
@@ -152,6 +153,8 @@ pub async fn run(
     };
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(config.grpc_concurrent_streams_max)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(calls);
     let routes = api::routes(&instance, &feeds, options, health_service);
     let serve_callers = move |incoming, drains| {
@@ -192,6 +195,7 @@ pub async fn run(
     let grace = Duration::from_millis(config.drain_grace_ms);
     // Streams do not end by themselves.
     feeds.stop();
+    instance.begin_to_drain();
     // Webhooks, too, while the log still takes how far they got.
     let (ended_in_time, ()) = tokio::join!(callers.drain(grace), webhooks.stop(grace));
     if !ended_in_time {

@@ -23,11 +23,11 @@ use crate::{
     domain::{admission::Horizon, movement::TimeUs},
     intake::{
         AuthorityBook, AuthorityInForce, CommandReceipt, CommandVerdict, DeliveryBook, ParkedList,
-        PostError, ReportBook, ReservationView, Resolved, Told,
+        PostError, ReportBook, ReservationView, Resolved,
         decode::Decoder,
         follow::follow,
         following,
-        gather::{GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
+        gather::{Deciding, GatherOptions, Gatherer, OfCommands, OfMovements, Writer},
         sequencer::{Pending, Step, Tally, Waiting},
         sequencing::Sequencing,
     },
@@ -164,6 +164,7 @@ pub struct Instance {
     /// Its first rules are still to be put in force.
     rules_pending: AtomicBool,
     stopping: AtomicBool,
+    draining: watch::Sender<bool>,
     started: Instant,
     follower: futures::future::AbortHandle,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -286,6 +287,7 @@ impl Instance {
             caught_up: AtomicBool::new(false),
             rules_pending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             started: Instant::now(),
             follower,
             tasks: Mutex::default(),
@@ -366,14 +368,14 @@ impl Instance {
     /// # Panics
     /// As [`Instance::post`].
     pub async fn command(&self, command: Bytes, lines: usize) -> Result<CommandReceipt, PostError> {
-        let told = self.decide(command, lines).await?;
+        let told = self.decide(command, lines)?.await?;
         Ok(told.receipt(&self.locations))
     }
 
-    /// The same, with an answer that is not in words yet.
-    pub(crate) async fn decide(&self, command: Bytes, lines: usize) -> Result<Told, PostError> {
+    /// The same, begun, with an answer that is not in words yet.
+    pub(crate) fn decide(&self, command: Bytes, lines: usize) -> Result<Deciding, PostError> {
         self.check_writable()?;
-        self.commands.decide(command, lines).await
+        self.commands.decide(command, lines)
     }
 
     /// How the reservation of this id stands; `None` if there is none. `Err` if the instance is
@@ -587,8 +589,24 @@ impl Instance {
         self.started.elapsed()
     }
 
+    /// Tells those whose calls do not end by themselves to end them. Movements and commands are taken
+    /// as before.
+    pub fn begin_to_drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Resolves when it has begun to drain, or to stop.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut draining = self.draining.subscribe();
+        async move {
+            // An error means that the instance is gone.
+            let _ = draining.wait_for(|draining| *draining).await;
+        }
+    }
+
     /// Takes no more movements; those that were taken are answered.
     pub fn begin_to_stop(&self) {
+        self.begin_to_drain();
         self.stopping.store(true, SeqCst);
     }
 

@@ -127,8 +127,23 @@ pub const CONNECTIONS_HANDED_OVER_MAX: usize = 64;
 /// How long nothing is accepted after a connection could not be, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 
+/// How long a connection that has ended is read from, for what its caller sent meanwhile, in
+/// milliseconds: longer than a way there and back.
+pub const CONNECTION_LINGER_MS: u64 = 1_000;
+
+/// Bytes that a caller may send on one stream before they are read.
+pub const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// The same of all streams of a connection. It also bounds what small messages cost beyond their
+/// bytes: the HTTP/2 library ends a connection that has more of them waiting than half as many bytes
+/// of bookkeeping, at up to 256 each. A caller who sends requests of 20 bytes on one stream, one by
+/// one and without waiting for answers, fills the stream before that.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const _: () = assert!(STREAM_WINDOW_BYTES as u64 / 20 * 256 < CONNECTION_WINDOW_BYTES as u64 / 2);
+
 /// Batches of one stream that are under way at once.
 pub const STREAM_BATCHES_MAX: usize = 8;
+/// Reservations of one stream that are under way at once.
+pub const STREAM_RESERVATIONS_MAX: usize = 1_024;
 
 /// Largest message that intake reads from the log, in bytes. NATS itself allows 1 MiB by default.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;

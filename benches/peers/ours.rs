@@ -3,23 +3,28 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use futures::future::join_all;
 use rustix::process::Signal;
 use sellable::proto::v1::{
     self as pb, availability_client::AvailabilityClient, movements_client::MovementsClient,
     reservations_client::ReservationsClient, reservations_server::ReservationsServer,
+    reserve_stream_response::Answer,
 };
 use tonic::{
     Status,
     service::Routes,
     transport::{Channel, Endpoint, Server},
 };
+use tonic_prost::ProstCodec;
 
 use crate::{
     empty::Empty,
     grpc::{connect, runtime, serve},
+    lane::Lane,
+    load::Caller,
     process::{Process, tied},
     program::{free_port, without_settings},
-    store::{Cell, LOCATIONS, Store, UNITS},
+    store::{Cell, Ids, LINES, LOCATIONS, Store, UNITS},
     support,
 };
 
@@ -120,10 +125,24 @@ impl Ours {
         let channels = connect(self.address, connections).await;
         let store = |at: usize| OurStore {
             reservations: ReservationsClient::new(channels[at % connections].clone()),
+            lane: None,
             availability: AvailabilityClient::new(channels[at % connections].clone()),
             skus: self.skus,
         };
         (0..stores).map(store).collect()
+    }
+
+    /// The same, where stores of a connection share a stream of reservations.
+    pub(crate) async fn streamed_stores(&self, stores: usize, connections: usize) -> Vec<OurStore> {
+        let mut stores = self.stores(stores, connections).await;
+        let mut lanes = Vec::new();
+        for channel in connect(self.address, connections).await {
+            lanes.push(Lane::open(channel, ProstCodec::default()).await);
+        }
+        for (at, store) in stores.iter_mut().enumerate() {
+            store.lane = Some(lanes[at % connections].clone());
+        }
+        stores
     }
 }
 
@@ -149,20 +168,19 @@ async fn get(
 /// A connection, or a part in one.
 pub(crate) struct OurStore {
     reservations: ReservationsClient<Channel>,
+    lane: Option<Lane<pb::ReserveRequest, pb::ReserveStreamResponse>>,
     availability: AvailabilityClient<Channel>,
     skus: usize,
 }
 
 impl OurStore {
     async fn reserve_all(&mut self, id: &str, lines: Vec<pb::ReserveLine>) -> bool {
-        let request = pb::ReserveRequest {
-            id: id.into(),
-            channel: CHANNEL.into(),
-            lines,
-            ..pb::ReserveRequest::default()
+        let request = request(id, lines);
+        let Some(lane) = &self.lane else {
+            let answer = self.reservations.reserve(request).await;
+            return answer.expect("an answer").into_inner().granted;
         };
-        let answer = self.reservations.reserve(request).await;
-        answer.expect("an answer").into_inner().granted
+        granted(lane.call(request).await)
     }
 }
 
@@ -199,6 +217,54 @@ impl Store for OurStore {
             free += self.cart(skus).await;
         }
         (self.skus * LOCATIONS) as i64 * UNITS - free
+    }
+}
+
+/// Reserves one line many times at once on a shared stream, all of one cell.
+pub(crate) struct Streamed {
+    store: OurStore,
+    ids: Ids,
+}
+
+impl Streamed {
+    /// As many callers as there are stores.
+    pub(crate) fn callers(stores: Vec<OurStore>, run: usize) -> Vec<Self> {
+        let caller = |(at, store)| Self {
+            store,
+            ids: Ids::new(run, at),
+        };
+        stores.into_iter().enumerate().map(caller).collect()
+    }
+}
+
+impl Caller for Streamed {
+    async fn call(&mut self) -> u64 {
+        let lane = self.store.lane.as_ref().expect("a stream");
+        let calls = (0..LINES).map(|_| {
+            let id = self.ids.next();
+            let request = request(&id, vec![line(Cell::HOT, 1)]);
+            async { granted(lane.call(request).await) }
+        });
+        let calls: Vec<_> = calls.collect();
+        let granted = join_all(calls).await;
+        assert!(granted.into_iter().all(|granted| granted), "enough");
+        LINES as u64
+    }
+}
+
+fn request(id: &str, lines: Vec<pb::ReserveLine>) -> pb::ReserveRequest {
+    pb::ReserveRequest {
+        id: id.into(),
+        channel: CHANNEL.into(),
+        lines,
+        ..pb::ReserveRequest::default()
+    }
+}
+
+fn granted(answer: pb::ReserveStreamResponse) -> bool {
+    match answer.answer {
+        Some(Answer::Response(response)) => response.granted,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     load::{Load, Side},
-    ours::Ours,
+    ours::{Ours, Streamed},
     postgres::Postgres,
     redis::{self, KeptSums, Pipelined, Redis, RedisStore},
     report::{Memory, Section},
@@ -13,12 +13,16 @@ use crate::{
 };
 
 const OURS: &str = "Sellable, synced";
+const OURS_STREAMED: &str = "Sellable, synced, 4 streams";
 const OURS_EACH: &str = "Sellable, synced, a connection each";
 const OURS_UNSYNCED: &str = "Sellable, not synced";
+const OURS_UNSYNCED_STREAMED: &str = "Sellable, not synced, 4 streams";
 const EMPTY: &str = "empty handler";
+const EMPTY_STREAMED: &str = "empty handler, 4 streams";
 const REDIS: &str = "Redis, AOF always";
 const REDIS_SHARED: &str = "Redis, AOF always, 4 connections";
 const REDIS_EVERYSEC: &str = "Redis, AOF everysec";
+const REDIS_EVERYSEC_SHARED: &str = "Redis, AOF everysec, 4 connections";
 const POSTGRES: &str = "PostgreSQL";
 
 /// Cells, and ids, whose memory is measured.
@@ -129,19 +133,47 @@ pub(crate) fn one_line(
         let stores = servers.redis.stores(stores, connections);
         lines_side(load, name, REDIS, load.runtime.block_on(stores), skus)
     };
+    let runtime = load.runtime;
     let [unsynced, empty] = [(&servers.ours_unsynced, stores), (&servers.empty, callers)]
-        .map(|(server, stores)| load.runtime.block_on(server.stores(stores, SHARED)));
-    let everysec = servers.redis_everysec.stores(stores, stores);
-    let everysec = load.runtime.block_on(everysec);
-    let postgres = load.runtime.block_on(servers.postgres.stores(stores));
+        .map(|(server, stores)| runtime.block_on(server.stores(stores, SHARED)));
+    let [streamed, unsynced_streamed, empty_streamed] = [
+        (&servers.ours, stores),
+        (&servers.ours_unsynced, stores),
+        (&servers.empty, callers),
+    ]
+    .map(|(server, stores)| runtime.block_on(server.streamed_stores(stores, SHARED)));
+    let everysec = |connections| {
+        let stores = servers.redis_everysec.stores(stores, connections);
+        runtime.block_on(stores)
+    };
+    let postgres = runtime.block_on(servers.postgres.stores(stores));
     let sides = vec![
         ours(OURS, SHARED),
+        lines_side(load, OURS_STREAMED, OURS, streamed, skus),
         ours(OURS_EACH, stores),
         lines_side(load, OURS_UNSYNCED, OURS_UNSYNCED, unsynced, skus),
+        lines_side(
+            load,
+            OURS_UNSYNCED_STREAMED,
+            OURS_UNSYNCED,
+            unsynced_streamed,
+            skus,
+        ),
         load.side(EMPTY, OneLine::callers(empty, load.next_run(), skus)),
+        load.side(
+            EMPTY_STREAMED,
+            OneLine::callers(empty_streamed, load.next_run(), skus),
+        ),
         redis(REDIS, stores),
         redis(REDIS_SHARED, SHARED),
-        lines_side(load, REDIS_EVERYSEC, REDIS_EVERYSEC, everysec, skus),
+        lines_side(load, REDIS_EVERYSEC, REDIS_EVERYSEC, everysec(stores), skus),
+        lines_side(
+            load,
+            REDIS_EVERYSEC_SHARED,
+            REDIS_EVERYSEC,
+            everysec(SHARED),
+            skus,
+        ),
         lines_side(load, POSTGRES, POSTGRES, postgres, skus),
     ];
     let what = format!("Reserve one line, {spread}, {callers} callers");
@@ -154,10 +186,16 @@ pub(crate) fn one_line(
     Section::new(what, "reservations/s", measured)
         .compare(OURS, EMPTY, Goal::AtLeast(0.8))
         .compare(OURS, REDIS, Goal::AtLeast(1.5))
+        .compare(OURS_STREAMED, EMPTY, Goal::AtLeast(0.8))
+        .compare(OURS_STREAMED, REDIS, Goal::AtLeast(1.5))
+        .compare(OURS_STREAMED, REDIS_SHARED, Goal::AtLeast(1.5))
+        .compare(OURS_STREAMED, EMPTY_STREAMED, Goal::None)
         .compare(OURS_EACH, REDIS, Goal::None)
         .compare(OURS, REDIS_SHARED, Goal::None)
         .compare(OURS_UNSYNCED, REDIS_EVERYSEC, Goal::None)
+        .compare(OURS_UNSYNCED_STREAMED, REDIS_EVERYSEC_SHARED, Goal::None)
         .compare(OURS, REDIS_EVERYSEC, Goal::None)
+        .compare(OURS_STREAMED, REDIS_EVERYSEC_SHARED, Goal::None)
         .compare(OURS, POSTGRES, postgres)
 }
 
@@ -186,27 +224,31 @@ fn counted<'r>(
 
 /// Reservations of 100 lines, all on one cell.
 pub(crate) fn many_lines(servers: &Servers, load: &Load<'_>, callers: usize) -> Section {
+    const STREAMED: &str = "Sellable, 100 of one line streamed";
     const PIPELINED: &str = "Redis, 100 calls of one line pipelined";
     const ONE_CALL: &str = "Redis, one call of 100 lines";
     const ONE_CALL_KEPT: &str = "Redis, one call of 100 lines, kept";
     const ONE_STATEMENT: &str = "PostgreSQL, one statement of 100 lines";
     let runtime = load.runtime;
     let ours = runtime.block_on(servers.ours.stores(callers, SHARED));
+    let streamed = runtime.block_on(servers.ours.streamed_stores(callers, SHARED));
     let redis = || runtime.block_on(servers.redis.stores(callers, callers));
     let postgres = runtime.block_on(servers.postgres.stores(callers));
     // One store more, to count with, for each side.
-    let our_counter = runtime.block_on(servers.ours.stores(1, 1)).remove(0);
+    let our_counter = || runtime.block_on(servers.ours.stores(1, 1)).remove(0);
     let redis_counter = || runtime.block_on(servers.redis.stores(1, 1)).remove(0);
     let postgres_counter = runtime.block_on(servers.postgres.stores(1)).remove(0);
     let keeping = redis().into_iter().map(RedisStore::keeping_lines).collect();
     let ours = load.side(OURS, ManyLines::callers(ours, load.next_run()));
+    let streamed = load.side(STREAMED, Streamed::callers(streamed, load.next_run()));
     let pipelined = load.side(PIPELINED, Pipelined::callers(redis(), load.next_run()));
     let one_call = load.side(ONE_CALL, ManyLines::callers(redis(), load.next_run()));
     let kept = load.side(ONE_CALL_KEPT, ManyLines::callers(keeping, load.next_run()));
     let postgres = ManyLines::callers(postgres, load.next_run());
     let postgres = load.side(ONE_STATEMENT, postgres);
     let sides = vec![
-        counted(load, ours, OURS, our_counter),
+        counted(load, ours, OURS, our_counter()),
+        counted(load, streamed, OURS, our_counter()),
         counted(load, pipelined, REDIS, redis_counter()),
         counted(load, one_call, REDIS, redis_counter()),
         counted(load, kept, REDIS, redis_counter()),
@@ -216,6 +258,7 @@ pub(crate) fn many_lines(servers: &Servers, load: &Load<'_>, callers: usize) -> 
     let measured = load.alternate(&what, sides);
     Section::new(what, "lines/s", measured)
         .compare(OURS, PIPELINED, Goal::AtLeast(5.0))
+        .compare(STREAMED, PIPELINED, Goal::None)
         .compare(OURS, ONE_CALL, Goal::None)
         .compare(OURS, ONE_CALL_KEPT, Goal::None)
         .compare(OURS, ONE_STATEMENT, Goal::None)

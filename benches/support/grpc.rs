@@ -33,6 +33,8 @@ macro_rules! serve {
                 server
                     .clone()
                     .max_concurrent_streams($crate::grpc::STREAMS_MAX)
+                    .initial_stream_window_size(sellable::limits::STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(sellable::limits::CONNECTION_WINDOW_BYTES)
                     .add_routes(routes.clone())
                     .serve_with_incoming_shutdown(incoming, stopped)
             },

@@ -30,6 +30,7 @@ use tonic::{
 
 use crate::{
     grpc::{Undecoded, serve},
+    lane::Lane,
     support::{self, Random},
 };
 
@@ -122,6 +123,8 @@ pub(crate) struct Load {
     pub(crate) skus: usize,
     /// Of a call.
     pub(crate) lines: usize,
+    /// Callers of a connection share one stream, instead of a call for each.
+    pub(crate) streamed: bool,
     pub(crate) callers: usize,
     /// Calls that are due in a second, of all callers together, whose latency counts from when they
     /// are due; none: each caller calls again as soon as it is answered.
@@ -134,6 +137,12 @@ pub(crate) struct Load {
 impl Load {
     /// Runs it to its end.
     pub(crate) async fn run(&self, channels: &[Channel]) -> Done {
+        let mut lanes = Vec::new();
+        if self.streamed {
+            for channel in channels {
+                lanes.push(Lane::open(channel.clone(), Undecoded).await);
+            }
+        }
         let ends = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
         let mut tasks = Vec::new();
@@ -147,6 +156,7 @@ impl Load {
             let mut client = Grpc::new(channels[caller % channels.len()].clone());
             let (ends, next_id) = (Arc::clone(&ends), Arc::clone(&self.next_id));
             let (skus, lines, run) = (self.skus, self.lines, self.run.clone());
+            let lane = self.streamed.then(|| lanes[caller % lanes.len()].clone());
             tasks.push(tokio::spawn(async move {
                 let path = PathAndQuery::from_static("/sellable.v1.Reservations/Reserve");
                 let mut random = Random(caller as u64 + 1);
@@ -162,11 +172,16 @@ impl Load {
                     let id = next_id.fetch_add(1, Relaxed);
                     let skus = (0..lines).map(|_| support::sku(random.below(skus)));
                     let request = request(format!("{run}-{id}"), skus);
-                    let request = Request::new(Bytes::from(request.encode_to_vec()));
+                    let request = Bytes::from(request.encode_to_vec());
                     let sent = since.unwrap_or_else(Instant::now);
-                    client.ready().await.expect("connected");
-                    let answer = client.unary(request, path.clone(), Undecoded).await;
-                    answer.expect("an answer");
+                    if let Some(lane) = &lane {
+                        lane.call(request).await;
+                    } else {
+                        client.ready().await.expect("connected");
+                        let request = Request::new(request);
+                        let answer = client.unary(request, path.clone(), Undecoded).await;
+                        answer.expect("an answer");
+                    }
                     let us = sent.elapsed().as_micros() as u64;
                     latencies.saturating_record(us.max(1));
                 }

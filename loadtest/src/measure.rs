@@ -25,7 +25,7 @@ const DIGITS_OVER_TIME: u8 = 2;
 pub enum Kind {
     /// `Availability.Get`.
     Query,
-    /// `Reservations.Reserve`.
+    /// A cart that is reserved.
     Reserve,
     /// `Reservations.Confirm`.
     Confirm,

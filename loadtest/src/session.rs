@@ -212,6 +212,7 @@ impl Session {
             part: part.to_owned(),
             start: Instant::now() + LEAD,
             started_at: SystemTime::now() + LEAD,
+            reserve_via: scenario.shopping.reserve_via,
             hold: Duration::from_secs(seconds) + HOLD_BEYOND,
             leave: Duration::from_secs(u64::from(scenario.shopping.abandon_seconds)),
             moved: Marks::new(movements),

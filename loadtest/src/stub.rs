@@ -23,6 +23,7 @@ use crate::{
         movements_server::{Movements, MovementsServer},
         operations_server::{Operations, OperationsServer},
         reservations_server::{Reservations, ReservationsServer},
+        reserve_stream_response::Answer,
         rules_server::{Rules, RulesServer},
         *,
     },
@@ -352,30 +353,27 @@ impl Reservations for Service {
         &self,
         request: Request<ReserveRequest>,
     ) -> Result<Response<ReserveResponse>, Status> {
-        let request = request.into_inner();
-        {
-            let mut books = self.books();
-            if let Some(cart) = books.carts.get(&request.id) {
-                let mut answer = cart.answer.clone();
-                answer.duplicate = true;
-                return Ok(Response::new(answer));
+        self.decide(request.into_inner()).await.map(Response::new)
+    }
+
+    type ReserveStreamStream =
+        Pin<Box<dyn Stream<Item = Result<ReserveStreamResponse, Status>> + Send>>;
+
+    async fn reserve_stream(
+        &self,
+        request: Request<Streaming<ReserveRequest>>,
+    ) -> Result<Response<Self::ReserveStreamStream>, Status> {
+        let service = self.clone();
+        let answers = request.into_inner().then(move |request| {
+            let service = service.clone();
+            async move {
+                let response = service.decide(request?).await?;
+                Ok(ReserveStreamResponse {
+                    answer: Some(Answer::Response(response)),
+                })
             }
-            let digest = xxh3_64(&request.encode_to_vec());
-            books.asked = books.asked.wrapping_add(digest);
-            books.position += 1;
-            let answer = books.decide(&request, self.manner == Manner::Oversells);
-            let time_to_live = request.time_to_live.unwrap_or_default();
-            let expires = Instant::now() + Duration::from_secs(time_to_live.seconds as u64);
-            let cart = Cart {
-                expires: answer.granted.then_some(expires),
-                answer: answer.clone(),
-            };
-            books.carts.insert(request.id, cart);
-            if self.manner != Manner::LosesAnswers || !books.carts.len().is_multiple_of(10) {
-                return Ok(Response::new(answer));
-            }
-        }
-        std::future::pending().await
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn confirm(
@@ -428,6 +426,34 @@ impl Reservations for Service {
             state: state.into(),
             ..Reservation::default()
         }))
+    }
+}
+
+impl Service {
+    async fn decide(&self, request: ReserveRequest) -> Result<ReserveResponse, Status> {
+        {
+            let mut books = self.books();
+            if let Some(cart) = books.carts.get(&request.id) {
+                let mut answer = cart.answer.clone();
+                answer.duplicate = true;
+                return Ok(answer);
+            }
+            let digest = xxh3_64(&request.encode_to_vec());
+            books.asked = books.asked.wrapping_add(digest);
+            books.position += 1;
+            let answer = books.decide(&request, self.manner == Manner::Oversells);
+            let time_to_live = request.time_to_live.unwrap_or_default();
+            let expires = Instant::now() + Duration::from_secs(time_to_live.seconds as u64);
+            let cart = Cart {
+                expires: answer.granted.then_some(expires),
+                answer: answer.clone(),
+            };
+            books.carts.insert(request.id, cart);
+            if self.manner != Manner::LosesAnswers || !books.carts.len().is_multiple_of(10) {
+                return Ok(answer);
+            }
+        }
+        std::future::pending().await
     }
 }
 

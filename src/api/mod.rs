@@ -6,6 +6,7 @@ mod movements;
 mod operations;
 mod reconciliation;
 mod reservations;
+mod reserve_stream;
 mod rules;
 pub mod serving;
 mod status;

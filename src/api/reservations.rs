@@ -1,13 +1,16 @@
 //! The `Reservations` service.
 
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Service, log_time, raw::reservations_server::Reservations, status};
+use super::{
+    Service, log_time, raw::reservations_server::Reservations, reserve_stream::Answers, status,
+};
 use crate::{
     domain::{balances::LocationNames, posting::NEVER_US, reserve::ShortReason},
     intake::{
-        self, Allocation, CommandOutcome, CommandReceipt, Refusal, ReservationView, ShortLine, Told,
+        self, Allocation, CommandOutcome, CommandReceipt, Deciding, PostError, Refusal,
+        ReservationView, ShortLine, Told,
     },
     proto::v1::{self as pb, command::Command},
     shard::{Locations, commands::Reservation},
@@ -21,35 +24,18 @@ use crate::{
 #[tonic::async_trait]
 impl Reservations for Service {
     async fn reserve(&self, request: Request<Encoded>) -> Result<Response<Encoded>, Status> {
-        let mut request = request.into_inner().0;
-        let plain = Reserve::read_plain(&request);
-        let lines = match plain.map(|reserve| self.check_reserve(&reserve)) {
-            Some(checked) => checked?,
-            None => {
-                let read = pb::ReserveRequest::decode(&request[..]);
-                let read = read.map_err(|error| Status::internal(error.to_string()))?;
-                let lines = self.check_reserve(&Reserve::from(&read))?;
-                request = read.encode_to_vec().into();
-                lines
-            }
-        };
-        let told = self.decide(command_of(&request), lines).await?;
-        let locations = self.instance.locations();
-        if let Some(reservation) = told.granted() {
-            return Ok(Response::new(granted(&told, reservation, locations)));
-        }
-        let receipt = in_words(&told, locations)?;
-        let CommandOutcome::Short(lines) = receipt.outcome else {
-            return Err(unexpected(&receipt.outcome));
-        };
-        let response = pb::ReserveResponse {
-            short_lines: lines.into_iter().map(short_line).collect(),
-            position: receipt.position,
-            log_time: log_time(receipt.time_us),
-            duplicate: receipt.duplicate,
-            ..pb::ReserveResponse::default()
-        };
-        Ok(Response::new(Encoded(response.encode_to_vec().into())))
+        let deciding = self.begin_to_reserve(request.into_inner())?;
+        self.reserved(deciding.await).map(Response::new)
+    }
+
+    type ReserveStreamStream = Answers;
+
+    async fn reserve_stream(
+        &self,
+        request: Request<Streaming<Encoded>>,
+    ) -> Result<Response<Answers>, Status> {
+        let answers = Answers::new(self.clone(), request.into_inner());
+        Ok(Response::new(answers))
     }
 
     async fn confirm(
@@ -113,6 +99,45 @@ impl Reservations for Service {
 }
 
 impl Service {
+    /// Checks an encoded request to reserve, and has it decided.
+    pub(super) fn begin_to_reserve(&self, request: Encoded) -> Result<Deciding, Status> {
+        let mut request = request.0;
+        let plain = Reserve::read_plain(&request);
+        let lines = match plain.map(|reserve| self.check_reserve(&reserve)) {
+            Some(checked) => checked?,
+            None => {
+                let read = pb::ReserveRequest::decode(&request[..]);
+                let read = read.map_err(|error| Status::internal(error.to_string()))?;
+                let lines = self.check_reserve(&Reserve::from(&read))?;
+                request = read.encode_to_vec().into();
+                lines
+            }
+        };
+        let deciding = self.instance.decide(command_of(&request).into(), lines);
+        deciding.map_err(|error| status::not_posted(&error))
+    }
+
+    /// The encoded `ReserveResponse` of what was decided.
+    pub(super) fn reserved(&self, told: Result<Told, PostError>) -> Result<Encoded, Status> {
+        let told = told.map_err(|error| status::not_posted(&error))?;
+        let locations = self.instance.locations();
+        if let Some(reservation) = told.granted() {
+            return Ok(granted(&told, reservation, locations));
+        }
+        let receipt = in_words(&told, locations)?;
+        let CommandOutcome::Short(lines) = receipt.outcome else {
+            return Err(unexpected(&receipt.outcome));
+        };
+        let response = pb::ReserveResponse {
+            short_lines: lines.into_iter().map(short_line).collect(),
+            position: receipt.position,
+            log_time: log_time(receipt.time_us),
+            duplicate: receipt.duplicate,
+            ..pb::ReserveResponse::default()
+        };
+        Ok(Encoded(response.encode_to_vec().into()))
+    }
+
     /// Checks a command to reserve, and tells how many lines it has.
     fn check_reserve(&self, reserve: &Reserve<'_>) -> Result<usize, Status> {
         let checked = check_reserve(reserve);
@@ -145,13 +170,10 @@ impl Service {
             Some(Command::Release(release)) => release.lines.len().max(1),
             _ => 1,
         };
-        let told = self.decide(command.encode_to_vec(), lines).await?;
+        let deciding = self.instance.decide(command.encode_to_vec().into(), lines);
+        let not_posted = |error: PostError| status::not_posted(&error);
+        let told = deciding.map_err(not_posted)?.await.map_err(not_posted)?;
         in_words(&told, self.instance.locations())
-    }
-
-    async fn decide(&self, command: Vec<u8>, lines: usize) -> Result<Told, Status> {
-        let told = self.instance.decide(command.into(), lines).await;
-        told.map_err(|error| status::not_posted(&error))
     }
 }
 

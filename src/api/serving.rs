@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     thread::JoinHandle,
     time::Duration,
 };
@@ -27,13 +27,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::AbortHandle,
+    time::{Sleep, sleep},
 };
 use tonic::transport::{
     Error,
     server::{Connected, TcpConnectInfo},
 };
 
-use crate::limits::{ACCEPT_RETRY_MS, CONNECTIONS_HANDED_OVER_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, CONNECTION_LINGER_MS, CONNECTIONS_HANDED_OVER_MAX};
 
 /// The threads that serve callers.
 #[derive(Debug)]
@@ -215,6 +216,7 @@ impl Stream for Incoming {
             let stream = TcpStream::from_std(stream);
             Some(stream.map(|stream| Connection {
                 stream,
+                linger: None,
                 _open: open,
             }))
         })
@@ -225,6 +227,8 @@ impl Stream for Incoming {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    /// While it lingers: until when at most.
+    linger: Option<Pin<Box<Sleep>>>,
     _open: Open,
 }
 
@@ -271,7 +275,29 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Says that no more comes, and reads what the caller still sends, until it is told. To close a
+    /// connection on which something lies unread resets it, and a caller that is reset does not see
+    /// its last answers, though they came.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, linger, .. } = &mut *self;
+        if linger.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+        }
+        let longest = Duration::from_millis(CONNECTION_LINGER_MS);
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(longest)));
+        // First, since who goes on sending uses up the turns of this task.
+        if linger.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut unread = [0; 4_096];
+        loop {
+            let mut into = ReadBuf::new(&mut unread);
+            match Pin::new(&mut *stream).poll_read(context, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {}
+                // The end, or a reset by the caller.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }

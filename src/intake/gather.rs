@@ -1,9 +1,13 @@
 //! The gatherer: puts the movements, or the commands, of many callers into one record, so that
 //! they share one append and one sync.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -313,18 +317,30 @@ impl Gatherer<OfMovements> {
 }
 
 impl Gatherer<OfCommands> {
-    /// Writes an encoded command of so many lines into the log, and waits until it is decided,
+    /// Has an encoded command of so many lines written into the log; resolves when it is decided,
     /// applied and visible. It must have been checked.
     ///
     /// # Errors
     /// See [`PostError`].
-    pub(crate) async fn decide(&self, command: Bytes, lines: usize) -> Result<Told, PostError> {
+    pub(crate) fn decide(&self, command: Bytes, lines: usize) -> Result<Deciding, PostError> {
         let room = self.take_room(1)?;
         let bytes = framed_bytes(command.len());
         fits(bytes)?;
         let frames = SmallVec::from([command]);
         let decided = self.enqueue(frames, bytes, lines, Some(room))?;
-        decided.await.map_err(|_| PostError::Stopping)?
+        Ok(Deciding(decided))
+    }
+}
+
+/// A command on its way. Who drops it misses the answer, and nothing else.
+pub(crate) struct Deciding(oneshot::Receiver<Result<Told, PostError>>);
+
+impl Future for Deciding {
+    type Output = Result<Told, PostError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let decided = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(decided.map_err(|_| PostError::Stopping).flatten())
     }
 }
 

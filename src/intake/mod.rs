@@ -26,8 +26,8 @@ pub use commands::{
 };
 pub(crate) use commands::{Told, allocation, short_lines};
 pub use deliveries::{DeadLetter, DeliveryBook, Reported, Standing, Standings};
-pub(crate) use gather::MOVEMENT_BYTES_MAX;
 pub use gather::PostError;
+pub(crate) use gather::{Deciding, MOVEMENT_BYTES_MAX};
 pub use parked::{Parked, ParkedList};
 pub use reports::{Report, ReportBook};
 pub use resolve::Resolved;

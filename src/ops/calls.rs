@@ -22,7 +22,7 @@ const BUCKETS: usize = 17;
 const FIRST_BUCKET_NS: u64 = 32_000;
 
 /// The calls that are told apart, by their path.
-const METHODS: [(&str, &str); 29] = [
+const METHODS: [(&str, &str); 30] = [
     ("/sellable.v1.Availability/Get", "Availability/Get"),
     ("/sellable.v1.Availability/Explain", "Availability/Explain"),
     ("/sellable.v1.Feeds/Watch", "Feeds/Watch"),
@@ -71,6 +71,10 @@ const METHODS: [(&str, &str); 29] = [
         "Reconciliation/Approve",
     ),
     ("/sellable.v1.Reservations/Reserve", "Reservations/Reserve"),
+    (
+        "/sellable.v1.Reservations/ReserveStream",
+        "Reservations/ReserveStream",
+    ),
     ("/sellable.v1.Reservations/Confirm", "Reservations/Confirm"),
     ("/sellable.v1.Reservations/Release", "Reservations/Release"),
     ("/sellable.v1.Reservations/Extend", "Reservations/Extend"),

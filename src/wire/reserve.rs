@@ -233,11 +233,21 @@ pub(super) fn plain_reserve(command: &[u8]) -> Option<(&[u8], usize)> {
 
 /// Encodes the `sellable.v1.Command` of an encoded `ReserveRequest`.
 pub fn command_of(request: &[u8]) -> Vec<u8> {
-    let mut command = Vec::with_capacity(framed_bytes(request.len()));
-    encode_key(1, WireType::LengthDelimited, &mut command);
-    encode_varint(request.len() as u64, &mut command);
-    command.extend_from_slice(request);
-    command
+    first_field(request)
+}
+
+/// Encodes the `sellable.v1.ReserveStreamResponse` of an encoded `ReserveResponse`.
+pub fn answer_of(response: &[u8]) -> Vec<u8> {
+    first_field(response)
+}
+
+/// Encodes a message that has this one as its field 1.
+fn first_field(message: &[u8]) -> Vec<u8> {
+    let mut outer = Vec::with_capacity(framed_bytes(message.len()));
+    encode_key(1, WireType::LengthDelimited, &mut outer);
+    encode_varint(message.len() as u64, &mut outer);
+    outer.extend_from_slice(message);
+    outer
 }
 
 /// Appends a field that is a `sellable.v1.Allocation`.
@@ -391,7 +401,11 @@ mod tests {
                 allocations: vec![pb::Allocation { line, sku, location, quantity }],
                 ..pb::ReserveResponse::default()
             };
-            prop_assert_eq!(written, response.encode_to_vec());
+            prop_assert_eq!(&written, &response.encode_to_vec());
+            let answer = pb::ReserveStreamResponse {
+                answer: Some(pb::reserve_stream_response::Answer::Response(response)),
+            };
+            prop_assert_eq!(answer_of(&written), answer.encode_to_vec());
         }
     }
 

@@ -3,6 +3,7 @@
 
 use prost::Message;
 use sellable::{limits, proto::v1 as pb};
+use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
 use pb::movement::Kind;
@@ -698,6 +699,28 @@ async fn an_error_ends_a_stream_after_the_answers_before_it() {
     assert_eq!(second.outcomes[1].outcome(), pb::Outcome::Applied);
     let status = next().await.expect_err("an empty batch");
     assert_eq!(violations(&status)[0].0, "movements");
+}
+
+/// The HTTP/2 library ends a connection on which too many small frames wait to be read.
+#[tokio::test]
+async fn a_flood_of_small_batches_on_one_stream_is_taken() {
+    const BATCHES: usize = 10_000;
+    let (_server, client) = start().await;
+    let batches = (0..BATCHES).map(|n| pb::PostRequest {
+        movements: vec![good(&format!("flood-{n}"))],
+    });
+    // Each is a frame of its own, as of a caller who makes them one by one.
+    let batches = tokio_stream::iter(batches).then(async |batch| {
+        tokio::task::yield_now().await;
+        batch
+    });
+    let answers = client.movements().post_stream(batches).await;
+    let mut answers = answers.expect("a stream").into_inner();
+    for n in 0..BATCHES {
+        let answer = patiently(answers.message()).await;
+        let answer = answer.expect("the stream goes on").expect("an answer");
+        assert_eq!(answer.outcomes[0].outcome(), pb::Outcome::Applied, "{n}");
+    }
 }
 
 #[tokio::test]

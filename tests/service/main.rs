@@ -27,5 +27,6 @@ mod feed_nats;
 mod foreign_client;
 mod operability;
 mod reservations;
+mod reserve_stream;
 mod watch;
 mod webhooks;

@@ -33,6 +33,7 @@ use crate::{
         reservations_client::ReservationsClient, rules_client::RulesClient,
     },
     replay::Recording,
+    scenario::ReserveVia,
 };
 pub use lane::Lane;
 pub use nats::Nats;
@@ -46,14 +47,17 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct Link {
     channel: Channel,
     /// Movements on a stream of their own.
-    pub lane: Lane,
+    pub moving: Lane<MovementsClient<Channel>>,
+    /// Carts on a stream of their own.
+    pub reserving: Lane<ReservationsClient<Channel>>,
 }
 
 impl Link {
     /// Over this connection.
     pub fn new(channel: Channel) -> Self {
         Self {
-            lane: Lane::open(MovementsClient::new(channel.clone())),
+            moving: Lane::open(MovementsClient::new(channel.clone())),
+            reserving: Lane::open(ReservationsClient::new(channel.clone())),
             channel,
         }
     }
@@ -125,6 +129,8 @@ pub struct World {
     pub start: Instant,
     /// When the run starts, for movements.
     pub started_at: SystemTime,
+    /// How carts are reserved.
+    pub reserve_via: ReserveVia,
     /// How long a cart is held that is not left alone.
     pub hold: Duration,
     /// How long a cart is held that is left alone.

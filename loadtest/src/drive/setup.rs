@@ -15,8 +15,8 @@ use crate::{
     account::Account,
     catalogue::Catalogue,
     proto::{
-        GetRequest, GetRulesRequest, Movement, Outcome, PutRulesRequest, StatusRequest,
-        StatusResponse,
+        GetRequest, GetRulesRequest, Movement, Outcome, PostRequest, PutRulesRequest,
+        StatusRequest, StatusResponse,
     },
     words::code_name,
 };
@@ -126,7 +126,7 @@ pub async fn stock(
     stream::iter(batches.zip(links.iter().cycle()))
         .map(|(batch, link)| async move {
             let count = batch.len() as u64;
-            let answer = link.lane.post(batch).await;
+            let answer = link.moving.ask(PostRequest { movements: batch }).await;
             let answer = answer.map_err(|status| told("the opening stock", &status))?;
             let bad = answer
                 .outcomes

@@ -17,9 +17,10 @@ use crate::{
     plan::{Cart, Change, Move, Op},
     proto::{
         ConfirmRequest, Disposition, GetRequest, GetResponse, IssueReason, Issued, Movement,
-        Outcome, ReleaseRequest, ReserveLine, ReserveRequest, ReserveResponse, ReturnAuthorized,
-        ReturnInspected, ReturnReceived, Shipped, movement::Kind as Moved,
+        Outcome, PostRequest, ReleaseRequest, ReserveLine, ReserveRequest, ReserveResponse,
+        ReturnAuthorized, ReturnInspected, ReturnReceived, Shipped, movement::Kind as Moved,
     },
+    scenario::ReserveVia,
 };
 
 impl World {
@@ -80,10 +81,18 @@ impl World {
         let request = self.reserve_request(cart);
         let mut call = Call::begin(self, Kind::Reserve, due);
         let asked = call.ask(|| {
-            let (mut client, request) = (self.link(n).reservations(), request.clone());
-            async move { client.reserve(request).await }
+            let (link, request) = (self.link(n), request.clone());
+            async move {
+                match self.reserve_via {
+                    ReserveVia::Calls => {
+                        let answer = link.reservations().reserve(request).await;
+                        answer.map(Response::into_inner)
+                    }
+                    ReserveVia::Stream => link.reserving.ask(request).await,
+                }
+            }
         });
-        let Some(answer) = asked.await.answer().map(Response::into_inner) else {
+        let Some(answer) = asked.await.answer() else {
             return self.never_asked(cart);
         };
         let at = call.end();
@@ -458,8 +467,11 @@ impl World {
             self.saw(position);
             return Some(position);
         }
-        let lane = &self.link(n).lane;
-        let posted = call.ask(|| lane.post(movements.clone())).await.answer()?;
+        let lane = &self.link(n).moving;
+        let request = || PostRequest {
+            movements: movements.clone(),
+        };
+        let posted = call.ask(|| lane.ask(request())).await.answer()?;
         self.saw(posted.position);
         let applied =
             |outcome: &crate::proto::MovementOutcome| outcome.outcome() == Outcome::Applied;

@@ -81,6 +81,8 @@ pub struct Shopping {
     pub zipf: f64,
     /// Different SKUs of one query.
     pub skus_per_query: Span,
+    /// How carts are reserved.
+    pub reserve_via: ReserveVia,
     /// Lines of one cart.
     pub cart_lines: Span,
     /// Units of one line.
@@ -104,6 +106,7 @@ impl Default for Shopping {
         Self {
             zipf: 1.0,
             skus_per_query: Span::new(1, 20),
+            reserve_via: ReserveVia::Calls,
             cart_lines: Span::new(1, 5),
             units_per_line: Span::new(1, 2),
             confirm_percent: 70,
@@ -152,6 +155,16 @@ pub enum Via {
     Nats,
 }
 
+/// How carts are reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReserveVia {
+    /// `Reservations.Reserve`, a call for each.
+    Calls,
+    /// `Reservations.ReserveStream`, a stream on each connection.
+    Stream,
+}
+
 /// Who is told of every change, by `Feeds.Watch`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -198,7 +211,7 @@ pub struct Phase {
     /// `Availability.Get`.
     #[serde(default)]
     pub queries: Rate,
-    /// `Reservations.Reserve`, each followed by what becomes of the cart.
+    /// Carts, each followed by what becomes of the cart.
     #[serde(default)]
     pub reserves: Rate,
     /// Movements, sent in messages of `movements.batch`.

@@ -48,8 +48,18 @@ struct Day {
 }
 
 async fn day(manner: Manner, seed: u64) -> Day {
+    run(manner, seed, DAY).await
+}
+
+/// With carts on streams.
+async fn streamed_day(manner: Manner, seed: u64) -> Day {
+    let streamed = DAY.replace("[shopping]\n", "[shopping]\nreserve_via = \"stream\"\n");
+    run(manner, seed, &streamed).await
+}
+
+async fn run(manner: Manner, seed: u64, scenario: &str) -> Day {
     let stub = Stub::start(manner).await;
-    let scenario = Scenario::parse(DAY, "day").expect("sound");
+    let scenario = Scenario::parse(scenario, "day").expect("sound");
     let access = Access {
         address: stub.address.clone(),
         connections: 2,
@@ -101,7 +111,18 @@ fn assert_noticed(day: &Day, what: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_server_is_found_right() {
-    let day = day(Manner::Right, 1).await;
+    found_right(&day(Manner::Right, 1).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_server_is_found_right_on_streams() {
+    let (calls, streams) = tokio::join!(day(Manner::Right, 1), streamed_day(Manner::Right, 1));
+    found_right(&streams);
+    assert_eq!(streams.asked, calls.asked);
+}
+
+#[track_caller]
+fn found_right(day: &Day) {
     assert_eq!(
         day.outcome.judgement.verdict,
         Verdict::Held,
@@ -147,10 +168,19 @@ async fn a_server_that_answers_from_the_past_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_were_lost_are_settled_and_count_as_failed() {
-    let day = day(Manner::LosesAnswers, 1).await;
+    settled(&day(Manner::LosesAnswers, 1).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_hangs_is_opened_again() {
+    settled(&streamed_day(Manner::LosesAnswers, 1).await);
+}
+
+#[track_caller]
+fn settled(day: &Day) {
     let judgement = &day.outcome.judgement;
     assert_eq!(judgement.verdict, Verdict::Failed, "{judgement:?}");
-    assert!(wrong(&day).is_empty());
+    assert!(wrong(day).is_empty());
     let settled = day.outcome.checks.iter();
     let mut settled = settled.filter(|check| check.what.contains("settled"));
     assert!(settled.next().is_some_and(|check| check.checked > 0));
