@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .extern_path(".sellable.v1.PostRequest", "crate::api::RawPostRequest")
         .extern_path(".sellable.v1.AvailabilityUpdate", "crate::wire::Encoded")
-        .extern_path(".sellable.v1.GetRequest", "crate::wire::query::Query")
+        .extern_path(".sellable.v1.GetRequest", "crate::wire::Encoded")
         .extern_path(".sellable.v1.GetResponse", "crate::wire::Encoded")
         .extern_path(".sellable.v1.ReserveRequest", "crate::wire::Encoded")
         .extern_path(".sellable.v1.ReserveResponse", "crate::wire::Encoded")

@@ -11,37 +11,23 @@ use crate::{
     shard::{Explanation, Reading},
     wire::{
         Encoded,
-        query::{ITEM_BYTES_MAX, Query, Skus, put_item},
+        query::{ITEM_BYTES_MAX, Query, put_item},
     },
 };
 
 #[tonic::async_trait]
 impl Availability for Service {
-    async fn get(&self, request: Request<Query>) -> Result<Response<Encoded>, Status> {
-        let query = request.into_inner();
-        check_skus(&query.skus)?;
-        self.wait_for(query.min_position).await?;
-        let reading = self.instance.view().read();
-        let channel = channel_of(&reading, &query.channel)?;
-        let mut answer = Vec::new();
-        let mut head = pb::GetResponse {
-            items: Vec::new(),
-            position: reading.position,
-            as_of: log_time(reading.time_us),
-            rules_version: reading.rules.version,
+    async fn get(&self, request: Request<Encoded>) -> Result<Response<Encoded>, Status> {
+        let request = request.into_inner().0;
+        let answer = match Query::read_plain(&request) {
+            Some(query) => self.answer(query).await?,
+            None => {
+                let read = pb::GetRequest::decode(&request[..]);
+                let read = read.map_err(|error| Status::internal(error.to_string()))?;
+                self.answer(Query::from(&read)).await?
+            }
         };
-        if query.include_locations {
-            let item = |sku: &str| with_locations(reading.explain(channel, sku), sku);
-            head.items = query.skus.iter().map(item).collect();
-        } else {
-            let items_bytes = query.skus.bytes() + query.skus.len() * ITEM_BYTES_MAX;
-            answer.reserve_exact(items_bytes + head.encoded_len());
-            reading.available(channel, query.skus.iter(), |sku, ats| {
-                put_item(sku, ats, &mut answer);
-            });
-        }
-        head.encode_raw(&mut answer);
-        Ok(Response::new(Encoded(answer.into())))
+        Ok(Response::new(answer))
     }
 
     async fn explain(
@@ -76,6 +62,35 @@ impl Availability for Service {
             terms: Some(channel_terms(&explanation)),
             locations: location_terms(explanation),
         }))
+    }
+}
+
+impl Service {
+    /// The encoded `GetResponse` of a query.
+    async fn answer(&self, query: Query<'_>) -> Result<Encoded, Status> {
+        check_skus(&query.skus)?;
+        self.wait_for(query.min_position).await?;
+        let reading = self.instance.view().read();
+        let channel = channel_of(&reading, query.channel)?;
+        let mut answer = Vec::new();
+        let mut head = pb::GetResponse {
+            items: Vec::new(),
+            position: reading.position,
+            as_of: log_time(reading.time_us),
+            rules_version: reading.rules.version,
+        };
+        let skus = query.skus.iter().copied();
+        if query.include_locations {
+            let item = |sku: &str| with_locations(reading.explain(channel, sku), sku);
+            head.items = skus.map(item).collect();
+        } else {
+            let item_bytes = |sku: &str| sku.len() + ITEM_BYTES_MAX;
+            let items_bytes: usize = skus.clone().map(item_bytes).sum();
+            answer.reserve_exact(items_bytes + head.encoded_len());
+            reading.available(channel, skus, |sku, ats| put_item(sku, ats, &mut answer));
+        }
+        head.encode_raw(&mut answer);
+        Ok(Encoded(answer.into()))
     }
 }
 
@@ -132,7 +147,7 @@ fn channel_of(reading: &Reading<'_>, channel: &str) -> Result<ChannelIx, Status>
         .ok_or_else(|| status::unknown_channel(channel, known()))
 }
 
-fn check_skus(skus: &Skus) -> Result<(), Status> {
+fn check_skus(skus: &[&str]) -> Result<(), Status> {
     if skus.is_empty() || skus.len() > QUERY_SKUS_MAX {
         let reason = format!(
             "has {} SKUs; 1 to {QUERY_SKUS_MAX} in one query",

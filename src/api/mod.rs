@@ -33,9 +33,8 @@ use crate::{
 };
 
 /// Servers whose messages are not those of [`crate::proto`]: `Movements` with [`RawPostRequest`]s,
-/// `Feeds` with updates that are [`Encoded`](crate::wire::Encoded), `Availability` with
-/// [`Query`](crate::wire::query::Query) and answers that are encoded, and `Reservations` that takes
-/// and gives encoded messages to reserve.
+/// `Feeds` with updates that are [`Encoded`](crate::wire::Encoded), and `Availability` and
+/// `Reservations` that take and give encoded messages to query and to reserve.
 mod raw {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/raw/sellable.v1.rs"));

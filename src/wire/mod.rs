@@ -28,6 +28,7 @@ mod encoded;
 pub mod json;
 pub mod media;
 pub mod movement;
+mod plain;
 pub mod query;
 mod reader;
 pub mod record;

@@ -1,126 +1,69 @@
-//! The messages of `Availability.Get`, as its server has them: the SKUs of a request in one piece
-//! of text, and an answer that is written item by item. A query of 100 SKUs would otherwise
-//! allocate and free 100 strings, which takes longer than to look all of them up
+//! The messages of `Availability.Get`, as its server has them: a request that is read where its bytes
+//! lie, and an answer that is written item by item (see [`super::plain`]). A query of 100 SKUs would
+//! otherwise allocate and free 100 strings, which takes longer than to look all of them up
 //! (`benches/queries.rs`).
 
-use bytes::{Buf, BufMut};
-use prost::{
-    DecodeError, Message,
-    encoding::{self, DecodeContext, WireType},
-};
+use prost::encoding::{self, WireType};
+use smallvec::SmallVec;
 
-use super::reserve::{int64_len, put_int64, put_text, text_len};
+use super::{
+    plain::{Met, NotPlain, int64_len, put_int64, put_text, text, text_len},
+    reader::{DELIMITED, Reader, VARINT, key},
+};
 use crate::proto::v1 as pb;
 
 /// A `sellable.v1.GetRequest`.
-#[derive(Debug, Clone, Default)]
-pub struct Query {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query<'a> {
     /// A channel of the rules.
-    pub channel: String,
+    pub channel: &'a str,
     /// What is asked for, in order.
-    pub skus: Skus,
+    pub skus: SmallVec<[&'a str; 16]>,
     /// Also answer by location.
     pub include_locations: bool,
     /// A log position that the answer has to include.
     pub min_position: u64,
 }
 
-/// Names of SKUs, one behind the other.
-#[derive(Debug, Clone, Default)]
-pub struct Skus {
-    text: String,
-    /// Where each ends.
-    ends: Vec<u32>,
-    /// Where the next one is read.
-    one: String,
-}
-
-impl Skus {
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.ends.len()
+impl<'a> Query<'a> {
+    /// Reads a plain one; `None` if it is not plain.
+    pub fn read_plain(bytes: &'a [u8]) -> Option<Self> {
+        Self::read(Reader::new(bytes)).ok()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
+    fn read(mut reader: Reader<'a>) -> Result<Self, NotPlain> {
+        const CHANNEL: u32 = key(1, DELIMITED);
+        const SKUS: u32 = key(2, DELIMITED);
+        const INCLUDE_LOCATIONS: u32 = key(3, VARINT);
+        const MIN_POSITION: u32 = key(4, VARINT);
 
-    /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> + Clone {
-        let mut begin = 0;
-        self.ends.iter().map(move |end| {
-            let sku = &self.text[begin..*end as usize];
-            begin = *end as usize;
-            sku
-        })
-    }
-
-    /// Bytes of all of them together.
-    pub fn bytes(&self) -> usize {
-        self.text.len()
-    }
-
-    fn push(&mut self) {
-        self.text.push_str(&self.one);
-        // Messages are far smaller than 4 GiB.
-        self.ends.push(self.text.len() as u32);
-    }
-}
-
-impl Message for Query {
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        let named = |field: &'static str| {
-            move |mut error: DecodeError| {
-                error.push("GetRequest", field);
-                error
+        let mut query = Self::default();
+        let mut met = Met::default();
+        while !reader.is_done() {
+            let key = reader.key()?;
+            if key == SKUS {
+                query.skus.push(text(&mut reader)?);
+                continue;
             }
-        };
-        match tag {
-            1 => encoding::string::merge(wire_type, &mut self.channel, buf, context)
-                .map_err(named("channel")),
-            2 => {
-                encoding::string::merge(wire_type, &mut self.skus.one, buf, context)
-                    .map_err(named("skus"))?;
-                self.skus.push();
-                Ok(())
+            met.once(key)?;
+            match key {
+                CHANNEL => query.channel = text(&mut reader)?,
+                INCLUDE_LOCATIONS => query.include_locations = reader.varint()? != 0,
+                MIN_POSITION => query.min_position = reader.varint()?,
+                _ => return Err(NotPlain),
             }
-            3 => encoding::bool::merge(wire_type, &mut self.include_locations, buf, context)
-                .map_err(named("include_locations")),
-            4 => encoding::uint64::merge(wire_type, &mut self.min_position, buf, context)
-                .map_err(named("min_position")),
-            _ => encoding::skip_field(wire_type, tag, buf, context),
         }
-    }
-
-    // Only servers use it, so it is read and never written; what it says here is true all the same.
-
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        self.to_proto().encode_raw(buf);
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.to_proto().encoded_len()
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
+        Ok(query)
     }
 }
 
-impl Query {
-    fn to_proto(&self) -> pb::GetRequest {
-        pb::GetRequest {
-            channel: self.channel.clone(),
-            skus: self.skus.iter().map(str::to_owned).collect(),
-            include_locations: self.include_locations,
-            min_position: self.min_position,
+impl<'a> From<&'a pb::GetRequest> for Query<'a> {
+    fn from(request: &'a pb::GetRequest) -> Self {
+        Self {
+            channel: &request.channel,
+            skus: request.skus.iter().map(String::as_str).collect(),
+            include_locations: request.include_locations,
+            min_position: request.min_position,
         }
     }
 }
@@ -147,6 +90,7 @@ pub fn put_item(sku: &str, ats: Option<i64>, to: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
 
@@ -164,29 +108,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_is_read_as_prost_reads_it(request in request()) {
-            let query = Query::decode(&*request.encode_to_vec()).expect("it is sound");
-            prop_assert_eq!(query.to_proto(), request);
-            prop_assert_eq!(query.skus.bytes(), query.skus.iter().map(str::len).sum::<usize>());
+        fn what_prost_writes_is_plain_and_is_read_as_prost_reads_it(request in request()) {
+            let bytes = request.encode_to_vec();
+            prop_assert_eq!(Query::read_plain(&bytes), Some(Query::from(&request)));
         }
 
         #[test]
-        fn what_prost_refuses_is_refused_with_the_same_words(
+        fn what_is_read_from_any_bytes_is_what_prost_reads(
             request in request(),
-            at in any::<prop::sample::Index>(),
-            byte in any::<u8>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            twice in any::<bool>(),
+            tail in prop::collection::vec(any::<u8>(), 0..4),
         ) {
             let mut bytes = request.encode_to_vec();
-            if !bytes.is_empty() {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
+            if twice {
+                bytes.extend(bytes.clone());
             }
-            let ours = Query::decode(&*bytes);
+            bytes.extend(tail);
+            if !bytes.is_empty() {
+                for (at, byte) in changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
             let prosts = pb::GetRequest::decode(&*bytes);
-            prop_assert_eq!(
-                ours.map(|query| query.to_proto()).map_err(|error| error.to_string()),
-                prosts.map_err(|error| error.to_string())
-            );
+            if let Some(read) = Query::read_plain(&bytes) {
+                let prosts = prosts.as_ref().expect("prost takes it, too");
+                prop_assert_eq!(read, Query::from(prosts));
+            }
         }
 
         #[test]

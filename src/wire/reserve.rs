@@ -1,21 +1,16 @@
-//! `Reservations.Reserve`, as its server and the log have it: the request read where its bytes lie,
-//! and an answer that is written item by item. Each string that is allocated and freed for a call
-//! costs as much as deciding about it.
-//!
-//! Only a plain request is read so: known fields alone, each at most once, and texts that are UTF-8.
-//! That is what clients send. Any other is prost's to read, or to refuse.
+//! `Reservations.Reserve`, as its server and the log have it: a request that is read where its bytes
+//! lie, and an answer that is written item by item (see [`super::plain`]).
 
-use bytes::BufMut;
 use prost::{
     Message,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
+    encoding::{WireType, encode_key, encode_varint},
 };
 use smallvec::SmallVec;
 
 use super::{
+    plain::{Met, NotPlain, int64_len, put_int64, put_text, text, text_len},
     reader::{DELIMITED, Reader, VARINT, key},
     record::framed_bytes,
-    utf8::from_utf8,
 };
 use crate::proto::v1 as pb;
 
@@ -47,30 +42,6 @@ pub struct ReserveLine<'a> {
     pub quantity: i64,
     /// Only from here; empty: from anywhere.
     pub location: &'a str,
-}
-
-/// A field was met before, is unknown, or is not what it should be.
-struct NotPlain;
-
-/// Fields of a message that were met already.
-#[derive(Default)]
-struct Met(u32);
-
-impl Met {
-    fn once(&mut self, key: u32) -> Result<(), NotPlain> {
-        let bit = 1u32.checked_shl(key >> 3).unwrap_or(0);
-        if bit == 0 || self.0 & bit != 0 {
-            return Err(NotPlain);
-        }
-        self.0 |= bit;
-        Ok(())
-    }
-}
-
-impl From<super::reader::Broken> for NotPlain {
-    fn from(_: super::reader::Broken) -> Self {
-        Self
-    }
 }
 
 impl<'a> Reserve<'a> {
@@ -195,10 +166,6 @@ fn read_duration(mut reader: Reader<'_>) -> Result<prost_types::Duration, NotPla
     Ok(duration)
 }
 
-fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, NotPlain> {
-    from_utf8(reader.delimited()?).ok_or(NotPlain)
-}
-
 impl<'a> From<&'a pb::ReserveRequest> for Reserve<'a> {
     fn from(request: &'a pb::ReserveRequest) -> Self {
         let line = |line: &'a pb::ReserveLine| ReserveLine {
@@ -264,43 +231,6 @@ pub fn put_allocation(
     put_text(2, sku, to);
     put_text(3, location, to);
     put_int64(4, quantity, to);
-}
-
-// All fields here have numbers below 16, and so keys of one byte.
-
-#[inline]
-pub(super) fn text_len(text: &str) -> usize {
-    if text.is_empty() {
-        0
-    } else {
-        framed_bytes(text.len())
-    }
-}
-
-#[inline]
-pub(super) fn int64_len(value: i64) -> usize {
-    if value == 0 {
-        0
-    } else {
-        1 + encoded_len_varint(value as u64)
-    }
-}
-
-#[inline]
-pub(super) fn put_text(field: u32, text: &str, to: &mut Vec<u8>) {
-    if !text.is_empty() {
-        encode_key(field, WireType::LengthDelimited, to);
-        encode_varint(text.len() as u64, to);
-        to.put_slice(text.as_bytes());
-    }
-}
-
-#[inline]
-pub(super) fn put_int64(field: u32, value: i64, to: &mut Vec<u8>) {
-    if value != 0 {
-        encode_key(field, WireType::Varint, to);
-        encode_varint(value as u64, to);
-    }
 }
 
 #[cfg(test)]
