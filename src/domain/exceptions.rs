@@ -1,10 +1,13 @@
 //! Exceptions: business facts that need a person.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    hash::{BuildHasherDefault, Hasher},
     ops::Bound,
     sync::Arc,
 };
+
+use smallvec::SmallVec;
 
 use super::{
     keys::LineKind,
@@ -173,21 +176,60 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The same, borrowed.
+    pub fn about(&self) -> About<'_> {
+        About {
+            sku: &self.sku,
+            location: &self.location,
+            document: &self.document,
+            line: &self.line,
+            supply: self.supply,
+        }
+    }
+}
+
+/// A [`Subject`] that belongs to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct About<'a> {
+    /// As [`Subject::sku`].
+    pub sku: &'a str,
+    /// As [`Subject::location`].
+    pub location: &'a str,
+    /// As [`Subject::document`].
+    pub document: &'a str,
+    /// As [`Subject::line`].
+    pub line: &'a str,
+    /// As [`Subject::supply`].
+    pub supply: Option<LineKind>,
+}
+
+impl About<'_> {
     /// Identity of the exception of this kind about this.
     pub fn id(&self, kind: StateKind) -> ExceptionId {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
         for text in [
             kind.name(),
-            &self.sku,
-            &self.location,
-            &self.document,
-            &self.line,
+            self.sku,
+            self.location,
+            self.document,
+            self.line,
         ] {
             bytes.extend_from_slice(text.as_bytes());
             bytes.push(0);
         }
         bytes.extend(self.supply.map(|kind| kind as u8));
         ExceptionId(xxhash_rust::xxh3::xxh3_128(&bytes))
+    }
+
+    /// For who keeps it.
+    pub fn to_subject(self) -> Subject {
+        Subject {
+            sku: self.sku.into(),
+            location: self.location.into(),
+            document: self.document.into(),
+            line: self.line.into(),
+            supply: self.supply,
+        }
     }
 }
 
@@ -366,41 +408,65 @@ pub struct Acknowledged {
 pub enum Finding {
     /// It is open, with this many units.
     Open(Open),
-    /// It is not.
+    /// It was open, and has other units now.
+    Changed(ExceptionId, i64),
+    /// It is not open.
     Closed(ExceptionId),
 }
 
-/// Open exceptions of a ledger, oldest first.
+/// Open exceptions of a ledger. Where much is out of order, or short, nearly every movement changes
+/// the units of one, which is one step; the order by age is touched only when one opens or closes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenExceptions {
-    /// Shared with a checkpoint that is being saved.
-    by_age: BTreeMap<(TimeUs, ExceptionId), Arc<Open>>,
-    first_seen: HashMap<ExceptionId, TimeUs>,
+    /// Each is shared with a checkpoint that is being saved.
+    by_id: HashMap<ExceptionId, Arc<Open>, BuildHasherDefault<IdHasher>>,
+    /// Oldest first.
+    by_age: BTreeSet<(TimeUs, ExceptionId)>,
     counts: BTreeMap<StateKind, u64>,
+}
+
+/// Ids are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("ids are numbers");
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
 }
 
 impl OpenExceptions {
     /// Takes what a ledger found out.
     pub fn take(&mut self, finding: Finding) {
         match finding {
-            Finding::Open(open) => {
-                let id = open.subject.id(open.kind);
-                let first_seen = self.first_seen.entry(id).or_insert(open.first_seen_us);
-                match self.by_age.entry((*first_seen, id)) {
-                    Entry::Occupied(known) => Arc::make_mut(known.into_mut()).units = open.units,
-                    Entry::Vacant(place) => {
-                        *self.counts.entry(open.kind).or_default() += 1;
-                        place.insert(Arc::new(open));
-                    }
+            Finding::Open(open) => match self.by_id.entry(open.subject.about().id(open.kind)) {
+                Entry::Occupied(known) => Arc::make_mut(known.into_mut()).units = open.units,
+                Entry::Vacant(place) => {
+                    *self.counts.entry(open.kind).or_default() += 1;
+                    self.by_age.insert((open.first_seen_us, *place.key()));
+                    place.insert(Arc::new(open));
+                }
+            },
+            Finding::Changed(id, units) => {
+                // It is there: whoever finds a change has found it open before.
+                if let Some(open) = self.by_id.get_mut(&id) {
+                    Arc::make_mut(open).units = units;
                 }
             }
             Finding::Closed(id) => {
-                let Some(first_seen) = self.first_seen.remove(&id) else {
+                let Some(closed) = self.by_id.remove(&id) else {
                     return;
                 };
-                if let Some(closed) = self.by_age.remove(&(first_seen, id))
-                    && let Some(count) = self.counts.get_mut(&closed.kind)
-                {
+                self.by_age.remove(&(closed.first_seen_us, id));
+                if let Some(count) = self.counts.get_mut(&closed.kind) {
                     *count -= 1;
                 }
             }
@@ -409,24 +475,21 @@ impl OpenExceptions {
 
     /// Notes that a person has seen one. False if it is not open.
     pub fn acknowledge(&mut self, id: ExceptionId, acknowledged: Acknowledged) -> bool {
-        let Some(first_seen) = self.first_seen.get(&id) else {
-            return false;
-        };
-        let open = self.by_age.get_mut(&(*first_seen, id));
+        let open = self.by_id.get_mut(&id);
         open.is_some_and(|open| {
             Arc::make_mut(open).acknowledged = Some(acknowledged);
             true
         })
     }
 
-    /// All of them as they are now, to be saved.
+    /// All of them as they are now, to be saved, in no order.
     pub fn all(&self) -> Vec<Arc<Open>> {
-        self.by_age.values().cloned().collect()
+        self.by_id.values().cloned().collect()
     }
 
     /// Whether it is open.
     pub fn contains(&self, id: ExceptionId) -> bool {
-        self.first_seen.contains_key(&id)
+        self.by_id.contains_key(&id)
     }
 
     /// Those that come after `after`, oldest first.
@@ -436,7 +499,11 @@ impl OpenExceptions {
     ) -> impl Iterator<Item = (&(TimeUs, ExceptionId), &Open)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let found = self.by_age.range((from, Bound::Unbounded));
-        found.map(|(place, open)| (place, &**open))
+        found.map(|place| (place, self.open(place)))
+    }
+
+    fn open(&self, (_, id): &(TimeUs, ExceptionId)) -> &Open {
+        &self.by_id[id]
     }
 
     /// How many there are, by kind.
@@ -448,11 +515,11 @@ impl OpenExceptions {
     pub fn oldest(&self) -> BTreeMap<StateKind, TimeUs> {
         let kinds = self.counts.values().filter(|count| **count > 0).count();
         let mut oldest = BTreeMap::new();
-        for ((first_seen_us, _), open) in &self.by_age {
+        for place in &self.by_age {
             if oldest.len() == kinds {
                 break;
             }
-            oldest.entry(open.kind).or_insert(*first_seen_us);
+            oldest.entry(self.open(place).kind).or_insert(place.0);
         }
         oldest
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     balances::{Account, Balances, Loc, LocationNames},
     digest::{Digest, Digester},
-    exceptions::{Finding, Open, StateKind, Subject},
+    exceptions::{About, Finding, Open, StateKind, Subject},
     keys::{Keyer, LineKey, LineKind, SkuHash},
     lifecycle::{Claims, Line, Misfits, ReturnedAt, ReturnedLine, has_expired},
     lines::{Change, Lines, PARTS, minute_of},
@@ -460,10 +460,11 @@ impl<B: Books> Ledger<B> {
         let there = there.map(|(before, after)| [before, after]);
         if let Some([before, after]) = there {
             let [was, is] = [before, after].map(|there| there.inspected_beyond());
-            self.found(StateKind::InspectedBeyondReceived, was, is, || Subject {
-                location: names.name(after.at).into(),
-                ..line_subject(about)
-            });
+            let there = About {
+                location: names.name(after.at),
+                ..line(about)
+            };
+            self.found(StateKind::InspectedBeyondReceived, was, is, there);
         }
         self.settle(key, &change, about);
         self.enter(posting, changes, there, about, names);
@@ -570,31 +571,30 @@ impl<B: Books> Ledger<B> {
                 after.refunded,
             ),
         ] {
-            self.found(kind, was, is, || line_subject(about));
+            self.found(kind, was, is, line(about));
         }
         let (was, is) = (before.overdue, after.overdue);
-        self.found(StateKind::OverdueSupply, was, is, || Subject {
+        let supply = About {
             supply: Some(kind),
-            ..line_subject(about)
-        });
+            ..line(about)
+        };
+        self.found(StateKind::OverdueSupply, was, is, supply);
     }
 
-    fn found(&mut self, kind: StateKind, was: i64, is: i64, subject: impl FnOnce() -> Subject) {
-        if was == is {
-            return;
-        }
-        let subject = subject();
-        self.findings.push(if is == 0 {
-            Finding::Closed(subject.id(kind))
-        } else {
-            Finding::Open(Open {
+    fn found(&mut self, kind: StateKind, was: i64, is: i64, about: About<'_>) {
+        let finding = match (was, is) {
+            _ if was == is => return,
+            (_, 0) => Finding::Closed(about.id(kind)),
+            (0, _) => Finding::Open(Open {
                 kind,
-                subject,
+                subject: about.to_subject(),
                 units: is,
                 first_seen_us: self.now_us,
                 acknowledged: None,
-            })
-        });
+            }),
+            (_, _) => Finding::Changed(about.id(kind), is),
+        };
+        self.findings.push(finding);
     }
 
     #[inline]
@@ -626,18 +626,20 @@ impl<B: Books> Ledger<B> {
             for (units, by) in before.0.iter_mut().zip(change.by.0) {
                 *units -= by;
             }
-            let subject = |condition: &str| Subject {
-                sku: name.into(),
-                location: names.name(change.at).into(),
-                document: condition.into(),
-                ..Subject::default()
+            let cell = About {
+                sku: name,
+                location: names.name(change.at),
+                ..About::default()
             };
             let [was, is] = [before, after].map(|balances| (-balances.free()).max(0));
-            self.found(StateKind::Oversold, was, is, || subject(""));
+            self.found(StateKind::Oversold, was, is, cell);
             for account in Account::PHYSICAL {
                 let [was, is] = [before, after].map(|balances| (-balances[account]).max(0));
-                let subject = || subject(account.name());
-                self.found(StateKind::NegativeBalance, was, is, subject);
+                let about = About {
+                    document: account.name(),
+                    ..cell
+                };
+                self.found(StateKind::NegativeBalance, was, is, about);
             }
         }
     }
@@ -722,12 +724,12 @@ mod saving;
 
 pub use saving::SavedPart;
 
-fn line_subject(about: Names<'_>) -> Subject {
-    Subject {
-        sku: about.sku.into(),
-        document: about.document.0.into(),
-        line: about.document.1.into(),
-        ..Subject::default()
+fn line(names: Names<'_>) -> About<'_> {
+    About {
+        sku: names.sku,
+        document: names.document.0,
+        line: names.document.1,
+        ..About::default()
     }
 }
 

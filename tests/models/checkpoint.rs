@@ -197,14 +197,14 @@ impl Way {
             resolve.disposition = pb::Disposition::Scrap.into();
         } else if !open.is_empty() {
             let open = &open[place % open.len()];
-            resolve.exception = open.subject.id(open.kind).to_string();
+            resolve.exception = open.subject.about().id(open.kind).to_string();
         }
         resolve
     }
 
     fn open(&self) -> Vec<Open> {
         let mut open = self.pipeline.open_exceptions();
-        open.sort_by_key(|open| open.subject.id(open.kind));
+        open.sort_by_key(|open| open.subject.about().id(open.kind));
         open
     }
 

@@ -24,7 +24,7 @@ use crate::{
     domain::{
         balances::{Account, Loc, LocationNames},
         digest::{Digest, Digester},
-        exceptions::{StateKind, Subject},
+        exceptions::{About, StateKind},
         keys::{LineKey, SkuHash},
         lifecycle::{DISPOSITIONS, ReturnedAt},
         movement::TimeUs,
@@ -221,8 +221,8 @@ impl<B: Books> Ledger<B> {
         };
         let mut stated = cell.stated[condition].replace(stated);
         if let Some(known) = &mut stated {
-            let subject = variance(&statement.sku, names.name(at), condition, &known.snapshot);
-            self.found(StateKind::Variance, known.open, 0, || subject);
+            let about = variance(&statement.sku, names.name(at), condition, &known.snapshot);
+            self.found(StateKind::Variance, known.open, 0, about);
         }
         self.review_stated(sku, at, &statement.sku, names);
     }
@@ -253,9 +253,8 @@ impl<B: Books> Ledger<B> {
             }
         }
         for (condition, snapshot, was, is) in found {
-            self.found(StateKind::Variance, was, is, || {
-                variance(name, names.name(at), condition, &snapshot)
-            });
+            let about = variance(name, names.name(at), condition, &snapshot);
+            self.found(StateKind::Variance, was, is, about);
         }
     }
 
@@ -433,12 +432,12 @@ fn add(sum: &mut Units, by: &Balances, sign: i64) {
     }
 }
 
-fn variance(sku: &str, location: &str, condition: usize, snapshot: &str) -> Subject {
-    Subject {
-        sku: sku.into(),
-        location: location.into(),
-        document: snapshot.into(),
-        line: Account::PHYSICAL[condition].name().into(),
-        ..Subject::default()
+fn variance<'a>(sku: &'a str, location: &'a str, condition: usize, snapshot: &'a str) -> About<'a> {
+    About {
+        sku,
+        location,
+        document: snapshot,
+        line: Account::PHYSICAL[condition].name(),
+        ..About::default()
     }
 }

@@ -230,7 +230,7 @@ pub(crate) fn apply_stated<B: Books>(
     }
     let findings: Vec<_> = bare.ledger.take_findings().collect();
     for finding in findings {
-        if driver.closing || matches!(finding, Finding::Open(_)) {
+        if driver.closing || !matches!(finding, Finding::Closed(_)) {
             bare.open.take(finding);
         }
     }
