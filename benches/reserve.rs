@@ -257,14 +257,29 @@ fn main() {
         || median(&hot, &mut hot_us),
         || median(&uniform, &mut histogram()),
     );
+    let mut streamed_us = histogram();
+    let streamed = load(false, true, "jetstream");
+    median(&streamed, &mut histogram());
+    let streamed_by_echo = Rounds::alternate(
+        rounds,
+        || median(&streamed, &mut streamed_us),
+        || floor(&mut floor_us),
+    );
     support::head("through JetStream", "median latency, µs");
     support::row("uniform", "publish, get back", &by_echo, Goal::AtMost(1.3));
     support::row("hot", "uniform", &hot_by_uniform, Goal::None);
+    support::row(
+        "streamed",
+        "publish, get back",
+        &streamed_by_echo,
+        Goal::AtMost(1.3),
+    );
     println!();
     serving.block_on(instance.stop());
 
     rows.push(("JetStream, uniform".into(), uniform_us));
     rows.push(("JetStream, hot".into(), hot_us));
+    rows.push(("JetStream, streamed".into(), streamed_us));
     rows.push(("publish, get back".into(), floor_us));
     println!(
         "{:<22} {:>9} {:>9} {:>9} {:>10}",

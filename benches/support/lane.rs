@@ -35,10 +35,17 @@ impl<Q: Send + Sync + 'static, A: Send + Sync + 'static> Lane<Q, A> {
         let answers = client.streaming(Request::new(requests), path, codec).await;
         let mut answers = answers.expect("a stream").into_inner();
         tokio::spawn(async move {
-            while let Some(answer) = answers.message().await.expect("an answer") {
-                let waiting: oneshot::Sender<A> = waiting.try_recv().expect("who asked");
-                let _ = waiting.send(answer);
-            }
+            let end = loop {
+                let answer = match answers.message().await {
+                    Ok(Some(answer)) => answer,
+                    end => break end,
+                };
+                let caller: oneshot::Sender<A> = waiting.try_recv().expect("who asked");
+                let _ = caller.send(answer);
+            };
+            // A server that stops ends streams that nobody waits on.
+            let owes = waiting.try_recv().is_ok();
+            assert!(!owes, "answers are owed at the end: {:?}", end.err());
         });
         Self(jobs)
     }
