@@ -43,8 +43,11 @@ fn a_day_is_found_right_and_reported() {
     }
     assert!(page.contains("class=\"verdict held\"") && page.contains("</html>"));
 
-    // The same seed plans the same, on another server and under another name.
-    let (again, _) = run(DAY, &["--prefix", "other"]);
+    // The same seed plans the same, on another server and under another name, and on streams.
+    let (again, _) = run(DAY, &["--prefix", "other", "--reserve-via", "stream"]);
+    assert_eq!(again["verdict"], "held");
+    assert_eq!(again["scenario"]["shopping"]["reserve_via"], "stream");
+    assert_eq!(kind(&again, "reserve")["answered"], 200);
     assert_eq!(outcome["plan_digest"], again["plan_digest"]);
     assert_ne!(outcome["setup"]["prefix"], again["setup"]["prefix"]);
 }

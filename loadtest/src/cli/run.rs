@@ -20,7 +20,7 @@ use crate::{
     replay::Recording,
     report,
     scenario::{
-        Scenario,
+        ReserveVia, Scenario, Via,
         builtin::{self, RECORDING},
     },
     session::{Access, Session},
@@ -58,6 +58,9 @@ pub(super) struct RunArgs {
     /// How movements travel, instead of the scenario's own way: grpc or nats
     #[arg(long, value_parser = ["grpc", "nats"])]
     via: Option<String>,
+    /// How carts are reserved, instead of the scenario's own way: calls or stream
+    #[arg(long, value_parser = ["calls", "stream"])]
+    reserve_via: Option<String>,
     /// Multiply every rate of the scenario
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = factor)]
     times: f64,
@@ -198,8 +201,14 @@ fn scenario(args: &RunArgs) -> Result<Scenario, Failure> {
     }
     if let Some(via) = &args.via {
         scenario.movements.via = match via.as_str() {
-            "nats" => crate::scenario::Via::Nats,
-            _ => crate::scenario::Via::Grpc,
+            "nats" => Via::Nats,
+            _ => Via::Grpc,
+        };
+    }
+    if let Some(via) = &args.reserve_via {
+        scenario.shopping.reserve_via = match via.as_str() {
+            "stream" => ReserveVia::Stream,
+            _ => ReserveVia::Calls,
         };
     }
     scenario.check(&args.scenario)?;
