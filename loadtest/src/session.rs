@@ -103,7 +103,11 @@ impl Session {
             }
         };
         let channels = access.address.connect(access.connections).await?;
-        let links: Vec<Link> = channels.into_iter().map(Link::new).collect();
+        let timeout = access.patience.timeout;
+        let links = channels
+            .into_iter()
+            .map(|channel| Link::new(channel, timeout));
+        let links: Vec<Link> = links.collect();
         let status = setup::ready(&links[0]).await?;
         if nats.is_some() && status.log_engine != "jetstream" {
             return Err(Failure::usage(format!(

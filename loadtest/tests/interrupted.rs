@@ -97,7 +97,8 @@ impl Running {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let channel = address.connect(1).await.expect("it answers").remove(0);
-            let link = sellable_loadtest::drive::Link::new(channel);
+            let timeout = Duration::from_secs(60);
+            let link = sellable_loadtest::drive::Link::new(channel, timeout);
             let position = async || {
                 let status = link.operations().status(StatusRequest {}).await;
                 status.expect("an answer").into_inner().applied_position

@@ -11,9 +11,9 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use prost::Message;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::Service;
+use super::{Service, status};
 use crate::{
     intake::Deciding, limits::STREAM_RESERVATIONS_MAX, proto::v1 as pb, wire::Encoded,
     wire::reserve::answer_of,
@@ -28,12 +28,15 @@ pub(super) struct Answers {
     /// In the order of the requests. All that is decided before the first is told with it, so only
     /// that one is waited for.
     under_way: VecDeque<UnderWay>,
+    /// Was read when intake was full; taken up again once something is decided.
+    held_back: Option<Encoded>,
     end: Option<End>,
 }
 
 enum UnderWay {
     Deciding(Deciding),
-    Failed(Status),
+    /// With its answer.
+    Failed(Encoded),
 }
 
 /// Why nothing more is read.
@@ -54,27 +57,50 @@ impl Answers {
             requests,
             draining,
             under_way: VecDeque::new(),
+            held_back: None,
             end: None,
         }
     }
 
     fn read(&mut self, context: &mut Context<'_>) {
+        if self.end.is_none() && self.draining.poll_unpin(context).is_ready() {
+            self.end = Some(End::Failed(status::stopping()));
+        }
         while self.end.is_none() && self.under_way.len() < STREAM_RESERVATIONS_MAX {
-            if self.draining.poll_unpin(context).is_ready() {
-                self.end = Some(End::Failed(super::status::stopping()));
-                return;
+            if let Some(request) = self.held_back.take() {
+                if !self.begin(request) {
+                    return;
+                }
+                continue;
             }
             match self.requests.poll_next_unpin(context) {
                 Poll::Pending => return,
                 Poll::Ready(None) => self.end = Some(End::OfRequests),
                 Poll::Ready(Some(Err(status))) => self.end = Some(End::Failed(status)),
                 Poll::Ready(Some(Ok(request))) => {
-                    let begun = self.service.begin_to_reserve(request);
-                    let under_way = begun.map_or_else(UnderWay::Failed, UnderWay::Deciding);
-                    self.under_way.push_back(under_way);
+                    if !self.begin(request) {
+                        return;
+                    }
                 }
             }
         }
+    }
+
+    /// False if it has to wait for what is under way: intake is full.
+    fn begin(&mut self, request: Encoded) -> bool {
+        let is_deciding = |under_way: &UnderWay| matches!(under_way, UnderWay::Deciding(_));
+        match self.service.begin_to_reserve(request.clone()) {
+            Err(status)
+                if status.code() == Code::ResourceExhausted
+                    && self.under_way.iter().any(is_deciding) =>
+            {
+                self.held_back = Some(request);
+                return false;
+            }
+            Err(status) => self.under_way.push_back(UnderWay::Failed(failed(&status))),
+            Ok(deciding) => self.under_way.push_back(UnderWay::Deciding(deciding)),
+        }
+        true
     }
 
     fn end(&mut self) -> Poll<Option<Status>> {
@@ -98,21 +124,20 @@ impl Stream for Answers {
             None => return this.end().map(|end| end.map(Err)),
             Some(UnderWay::Deciding(deciding)) => {
                 let told = ready!(deciding.poll_unpin(context));
-                this.service.reserved(told)
+                match this.service.reserved(told) {
+                    Ok(response) => Encoded(answer_of(&response.0).into()),
+                    Err(status) => failed(&status),
+                }
             }
-            Some(UnderWay::Failed(status)) => Err(status.clone()),
+            Some(UnderWay::Failed(answer)) => std::mem::take(answer),
         };
         this.under_way.pop_front();
-        let answer = match answer {
-            Ok(response) => answer_of(&response.0),
-            Err(status) => failed(&status),
-        };
-        Poll::Ready(Some(Ok(Encoded(answer.into()))))
+        Poll::Ready(Some(Ok(answer)))
     }
 }
 
 /// The encoded `ReserveStreamResponse` of a request that failed.
-fn failed(status: &Status) -> Vec<u8> {
+fn failed(status: &Status) -> Encoded {
     // Where there are details, they are the bytes of a whole `google.rpc.Status`.
     let failure = pb::Failure::decode(status.details()).unwrap_or_default();
     let failure = pb::Failure {
@@ -123,5 +148,5 @@ fn failed(status: &Status) -> Vec<u8> {
     let answer = pb::ReserveStreamResponse {
         answer: Some(pb::reserve_stream_response::Answer::Failure(failure)),
     };
-    answer.encode_to_vec()
+    Encoded(answer.encode_to_vec().into())
 }

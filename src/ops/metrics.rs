@@ -208,7 +208,7 @@ impl Collector for OfCalls {
         }
         let mut durations = encoder.encode_descriptor(
             "grpc_call_duration",
-            "Time from a call's headers to its answer's; of a stream, to its first",
+            "Time from a call's headers to its answer's; of a stream, until it is open",
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;

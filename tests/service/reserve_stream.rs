@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     bad::violations,
-    server::{Client, Setup, patiently, received},
+    server::{Client, Server, Setup, patiently, received},
 };
 
 const RULES: &str = "[channel.web]\nsources = [\"*\"]\n";
@@ -89,6 +89,15 @@ fn result(answer: pb::ReserveStreamResponse) -> Result<pb::ReserveResponse, Stat
             failure.message.clone(),
             failure.encode_to_vec().into(),
         )),
+    }
+}
+
+/// A caller for whom few answers wait unread, so that a server that is quicker is not far ahead.
+async fn connect(server: &Server) -> Client {
+    let endpoint = Endpoint::from_shared(server.url()).expect("an address");
+    let channel = endpoint.initial_stream_window_size(65_535).connect().await;
+    Client {
+        channel: channel.expect("it listens"),
     }
 }
 
@@ -173,12 +182,7 @@ async fn each_is_answered_in_its_turn_also_if_it_failed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_answers_is_not_read_from() {
     let server = Setup::new().rules(RULES).start();
-    let endpoint = Endpoint::from_shared(server.url()).expect("an address");
-    // The answers that wait for this caller are few bytes.
-    let channel = endpoint.initial_stream_window_size(65_535).connect().await;
-    let client = Client {
-        channel: channel.expect("it listens"),
-    };
+    let client = connect(&server).await;
     sold_out_after(&client, 100).await;
     let mut stream = Open::on(&client.channel).await;
     let most = 400 * MANY;
@@ -202,6 +206,27 @@ async fn who_does_not_read_answers_is_not_read_from() {
     }
     let end = patiently(stream.answers.message()).await;
     assert_eq!(end.expect("no error"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_intake_is_full_the_rest_waits() {
+    let setup = Setup::new().rules(RULES);
+    let server = setup.set("intake.queue_commands_max", 100).start();
+    let client = server.connect().await;
+    sold_out_after(&client, MANY as i64).await;
+    let mut stream = Open::on(&client.channel).await;
+    let requests = stream.requests.clone();
+    let sending = tokio::spawn(async move {
+        for id in 0..MANY {
+            let request = Encoded(reserve(id, "A", 1).encode_to_vec().into());
+            requests.send(request).await.expect("the stream is open");
+        }
+    });
+    for id in 0..MANY {
+        let answer = stream.next().await;
+        assert!(answer.expect("not refused").granted, "{id}");
+    }
+    patiently(sending).await.expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -251,13 +276,17 @@ async fn it_ends_when_the_server_stops_after_what_it_took_is_answered() {
         let answer = client.reservations().reserve(reserve(id, "A", 1)).await;
         assert!(answer.expect("an answer").into_inner().duplicate, "{id}");
     }
+    // What was begun was answered.
+    let next = reserve(answered, "A", 1);
+    let answer = client.reservations().reserve(next).await;
+    assert!(!answer.expect("an answer").into_inner().duplicate);
     server.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_is_known_after_a_kill_and_the_rest_is_sent_again() {
     let mut server = Setup::new().rules(RULES).shards(2).start();
-    let client = server.connect().await;
+    let client = connect(&server).await;
     // Fewer than are asked for.
     let units = MANY * 9 / 10;
     sold_out_after(&client, units as i64).await;

@@ -1,11 +1,14 @@
 //! Requests of many callers on one stream, answered in their order: `Movements.PostStream` and
 //! `Reservations.ReserveStream`.
 
-use std::{collections::VecDeque, future::Future};
+use std::{collections::VecDeque, future::Future, time::Duration};
 
-use tokio::sync::{
-    mpsc::{self, Receiver, Sender},
-    oneshot,
+use tokio::{
+    sync::{
+        mpsc::{self, Receiver, Sender},
+        oneshot,
+    },
+    time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
@@ -88,7 +91,8 @@ impl Client for ReservationsClient<Channel> {
 type Job<C> = (<C as Client>::Request, Caller<C>);
 type Caller<C> = oneshot::Sender<Result<<C as Client>::Answer, Status>>;
 
-/// Takes requests for one stream, which is opened with the first, and again after an error.
+/// Takes requests for one stream, which is opened with the first, and again after an error, or when
+/// it hangs: its oldest caller has given up, and for as long as callers wait nothing was answered.
 #[derive(Debug)]
 pub struct Lane<C: Client>(Sender<Job<C>>);
 
@@ -99,10 +103,10 @@ impl<C: Client> Clone for Lane<C> {
 }
 
 impl<C: Client> Lane<C> {
-    /// Over this client.
-    pub fn open(client: C) -> Self {
+    /// Over this client, for callers who wait so long.
+    pub fn open(client: C, timeout: Duration) -> Self {
         let (jobs, taken) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(run(client, taken));
+        tokio::spawn(run(client, taken, timeout));
         Self(jobs)
     }
 
@@ -123,15 +127,18 @@ fn ended<C: Client>() -> Status {
     Status::unavailable(format!("the stream of {} has ended", C::NAME))
 }
 
-async fn run<C: Client>(mut client: C, mut jobs: Receiver<Job<C>>) {
+async fn run<C: Client>(mut client: C, mut jobs: Receiver<Job<C>>, timeout: Duration) {
     while let Some(first) = jobs.recv().await {
+        if first.1.is_closed() {
+            continue;
+        }
         let mut waiting = VecDeque::new();
-        let Err(status) = stream(&mut client, first, &mut jobs, &mut waiting).await else {
+        let Err(status) = stream(&mut client, first, &mut jobs, &mut waiting, timeout).await else {
             return;
         };
-        for answer in waiting {
+        for caller in waiting {
             // Who has given up need not be told.
-            let _ = answer.send(Err(status.clone()));
+            let _ = caller.send(Err(status.clone()));
         }
     }
 }
@@ -142,40 +149,49 @@ async fn stream<C: Client>(
     first: Job<C>,
     jobs: &mut Receiver<Job<C>>,
     waiting: &mut VecDeque<Caller<C>>,
+    timeout: Duration,
 ) -> Result<(), Status> {
+    let hangs = || {
+        let what = format!("the stream of {} hangs, and is opened again", C::NAME);
+        Status::deadline_exceeded(what)
+    };
     // As many as may wait, so that there is always room.
     let (requests, stream) = mpsc::channel(WAITING_MAX);
-    let full = |_| ended::<C>();
     waiting.push_back(first.1);
-    requests.try_send(first.0).map_err(full)?;
-    let answers = client.open(ReceiverStream::new(stream)).await?;
-    let mut answers = answers.into_inner();
+    let mut is_open = requests.try_send(first.0).is_ok();
+    let opening = client.open(ReceiverStream::new(stream));
+    let answers = tokio::time::timeout(timeout, opening).await;
+    let mut answers = answers.map_err(|_| hangs())??.into_inner();
+    let mut answered_at = Instant::now();
     loop {
         tokio::select! {
-            job = jobs.recv(), if waiting.len() < WAITING_MAX => {
-                let Some((request, caller)) = job else { return Ok(()) };
-                waiting.push_back(caller);
-                requests.try_send(request).map_err(full)?;
-            }
+            biased;
             message = answers.message() => {
                 let message = message?.ok_or_else(ended::<C>)?;
+                answered_at = Instant::now();
                 if let Some(caller) = waiting.pop_front() {
                     // Who has given up need not be told.
                     let _ = caller.send(C::answer(message));
                 }
             }
-            // Answers come in order: while this one is owed, so are all behind it.
-            () = given_up::<C>(waiting.front_mut()) => return Err(Status::deadline_exceeded(format!(
-                "the stream of {} hangs, and is opened again", C::NAME
-            ))),
+            () = silent::<C>(waiting.front_mut(), answered_at + timeout) => return Err(hangs()),
+            job = jobs.recv(), if is_open && waiting.len() < WAITING_MAX => {
+                let Some((request, caller)) = job else { return Ok(()) };
+                if !caller.is_closed() {
+                    waiting.push_back(caller);
+                    // A server that ends the stream answers what it has taken first.
+                    is_open = requests.try_send(request).is_ok();
+                }
+            }
         }
     }
 }
 
-/// Resolves when a caller waits no more.
-async fn given_up<C: Client>(caller: Option<&mut Caller<C>>) {
+/// Resolves when a caller waits no more, and then not before this time.
+async fn silent<C: Client>(caller: Option<&mut Caller<C>>, until: Instant) {
     match caller {
         Some(caller) => caller.closed().await,
         None => std::future::pending().await,
     }
+    tokio::time::sleep_until(until).await;
 }

@@ -53,11 +53,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Over this connection.
-    pub fn new(channel: Channel) -> Self {
+    /// Over this connection, for callers who wait so long.
+    pub fn new(channel: Channel, timeout: Duration) -> Self {
         Self {
-            moving: Lane::open(MovementsClient::new(channel.clone())),
-            reserving: Lane::open(ReservationsClient::new(channel.clone())),
+            moving: Lane::open(MovementsClient::new(channel.clone()), timeout),
+            reserving: Lane::open(ReservationsClient::new(channel.clone()), timeout),
             channel,
         }
     }
