@@ -190,12 +190,11 @@ pub async fn run(
     if let Some(nats_feed) = nats_feed {
         nats_feed.abort();
     }
-    probe.drain();
+    instance.begin_to_drain();
     set_health(&health, ServingStatus::NotServing).await;
     let grace = Duration::from_millis(config.drain_grace_ms);
     // Streams do not end by themselves.
     feeds.stop();
-    instance.begin_to_drain();
     // Webhooks, too, while the log still takes how far they got.
     let (ended_in_time, ()) = tokio::join!(callers.drain(grace), webhooks.stop(grace));
     if !ended_in_time {

@@ -589,10 +589,15 @@ impl Instance {
         self.started.elapsed()
     }
 
-    /// Tells those whose calls do not end by themselves to end them. Movements and commands are taken
-    /// as before.
+    /// From now on `/readyz` says no, so that no new calls are sent here, and streams of reservations
+    /// end. Movements and commands are taken as before.
     pub fn begin_to_drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    /// Whether it has begun to drain, or to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
     }
 
     /// Resolves when it has begun to drain, or to stop.

@@ -122,27 +122,30 @@ impl Ours {
 
     /// Stores over so many connections; more stores than connections share them.
     pub(crate) async fn stores(&self, stores: usize, connections: usize) -> Vec<OurStore> {
-        let channels = connect(self.address, connections).await;
-        let store = |at: usize| OurStore {
-            reservations: ReservationsClient::new(channels[at % connections].clone()),
-            lane: None,
-            availability: AvailabilityClient::new(channels[at % connections].clone()),
-            skus: self.skus,
-        };
-        (0..stores).map(store).collect()
+        self.stores_on(&connect(self.address, connections).await, stores)
     }
 
     /// The same, where stores of a connection share a stream of reservations.
     pub(crate) async fn streamed_stores(&self, stores: usize, connections: usize) -> Vec<OurStore> {
-        let mut stores = self.stores(stores, connections).await;
-        let mut lanes = Vec::new();
-        for channel in connect(self.address, connections).await {
-            lanes.push(Lane::open(channel, ProstCodec::default()).await);
-        }
-        for (at, store) in stores.iter_mut().enumerate() {
-            store.lane = Some(lanes[at % connections].clone());
+        let channels = connect(self.address, connections).await;
+        let mut stores = self.stores_on(&channels, stores);
+        for (at, channel) in channels.into_iter().enumerate() {
+            let lane = Lane::open(channel, ProstCodec::default()).await;
+            for store in stores.iter_mut().skip(at).step_by(connections) {
+                store.lane = Some(lane.clone());
+            }
         }
         stores
+    }
+
+    fn stores_on(&self, channels: &[Channel], stores: usize) -> Vec<OurStore> {
+        let store = |channel: &Channel| OurStore {
+            reservations: ReservationsClient::new(channel.clone()),
+            lane: None,
+            availability: AvailabilityClient::new(channel.clone()),
+            skus: self.skus,
+        };
+        channels.iter().cycle().take(stores).map(store).collect()
     }
 }
 

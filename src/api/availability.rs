@@ -23,7 +23,7 @@ impl Availability for Service {
             Some(query) => self.answer(query).await?,
             None => {
                 let read = pb::GetRequest::decode(&request[..]);
-                let read = read.map_err(|error| Status::internal(error.to_string()))?;
+                let read = read.map_err(|error| status::malformed(&error))?;
                 self.answer(Query::from(&read)).await?
             }
         };

@@ -24,7 +24,7 @@ use crate::{
 #[tonic::async_trait]
 impl Reservations for Service {
     async fn reserve(&self, request: Request<Encoded>) -> Result<Response<Encoded>, Status> {
-        let deciding = self.begin_to_reserve(request.into_inner())?;
+        let deciding = self.begin_to_reserve(&request.into_inner().0)?;
         self.reserved(deciding.await).map(Response::new)
     }
 
@@ -100,20 +100,20 @@ impl Reservations for Service {
 
 impl Service {
     /// Checks an encoded request to reserve, and has it decided.
-    pub(super) fn begin_to_reserve(&self, request: Encoded) -> Result<Deciding, Status> {
-        let mut request = request.0;
-        let plain = Reserve::read_plain(&request);
-        let lines = match plain.map(|reserve| self.check_reserve(&reserve)) {
-            Some(checked) => checked?,
+    pub(super) fn begin_to_reserve(&self, request: &[u8]) -> Result<Deciding, Status> {
+        let (command, lines) = match Reserve::read_plain(request) {
+            Some(reserve) => {
+                let lines = self.check_reserve(&reserve)?;
+                (command_of(request), lines)
+            }
             None => {
-                let read = pb::ReserveRequest::decode(&request[..]);
-                let read = read.map_err(|error| Status::internal(error.to_string()))?;
+                let read = pb::ReserveRequest::decode(request);
+                let read = read.map_err(|error| status::malformed(&error))?;
                 let lines = self.check_reserve(&Reserve::from(&read))?;
-                request = read.encode_to_vec().into();
-                lines
+                (command_of(&read.encode_to_vec()), lines)
             }
         };
-        let deciding = self.instance.decide(command_of(&request).into(), lines);
+        let deciding = self.instance.decide(command.into(), lines);
         deciding.map_err(|error| status::not_posted(&error))
     }
 

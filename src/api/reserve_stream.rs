@@ -67,21 +67,23 @@ impl Answers {
             self.end = Some(End::Failed(status::stopping()));
         }
         while self.end.is_none() && self.under_way.len() < STREAM_RESERVATIONS_MAX {
-            if let Some(request) = self.held_back.take() {
-                if !self.begin(request) {
-                    return;
-                }
-                continue;
-            }
-            match self.requests.poll_next_unpin(context) {
-                Poll::Pending => return,
-                Poll::Ready(None) => self.end = Some(End::OfRequests),
-                Poll::Ready(Some(Err(status))) => self.end = Some(End::Failed(status)),
-                Poll::Ready(Some(Ok(request))) => {
-                    if !self.begin(request) {
+            let request = match self.held_back.take() {
+                Some(request) => request,
+                None => match self.requests.poll_next_unpin(context) {
+                    Poll::Pending => return,
+                    Poll::Ready(Some(Ok(request))) => request,
+                    Poll::Ready(Some(Err(status))) => {
+                        self.end = Some(End::Failed(status));
                         return;
                     }
-                }
+                    Poll::Ready(None) => {
+                        self.end = Some(End::OfRequests);
+                        return;
+                    }
+                },
+            };
+            if !self.begin(request) {
+                return;
             }
         }
     }
@@ -89,7 +91,7 @@ impl Answers {
     /// False if it has to wait for what is under way: intake is full.
     fn begin(&mut self, request: Encoded) -> bool {
         let is_deciding = |under_way: &UnderWay| matches!(under_way, UnderWay::Deciding(_));
-        match self.service.begin_to_reserve(request.clone()) {
+        match self.service.begin_to_reserve(&request.0) {
             Err(status)
                 if status.code() == Code::ResourceExhausted
                     && self.under_way.iter().any(is_deciding) =>

@@ -23,6 +23,11 @@ pub(super) fn bad_field(field: impl Into<String>, reason: impl Into<String>) -> 
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// The bytes of a request are no message of its kind.
+pub(super) fn malformed(error: &prost::DecodeError) -> Status {
+    Status::internal(error.to_string())
+}
+
 /// A document is wrong: one violation for each finding, with its line.
 pub(super) fn bad_document(error: &DocumentError) -> Status {
     let mut details = ErrorDetails::new();

@@ -22,7 +22,6 @@ pub struct Probe {
     instance: Arc<Instance>,
     /// Its rules are in force.
     serving: Arc<AtomicBool>,
-    draining: Arc<AtomicBool>,
     metrics: Arc<prometheus_client::registry::Registry>,
 }
 
@@ -32,7 +31,6 @@ impl Probe {
         Self {
             instance: Arc::clone(instance),
             serving: Arc::default(),
-            draining: Arc::default(),
             metrics: Arc::new(metrics::registry(instance, feeds, calls)),
         }
     }
@@ -40,11 +38,6 @@ impl Probe {
     /// From now on `/readyz` may say yes: all that a start has to do is done.
     pub fn serve(&self) {
         self.serving.store(true, SeqCst);
-    }
-
-    /// From now on `/readyz` says no, so that no new calls are sent here.
-    pub fn drain(&self) {
-        self.draining.store(true, SeqCst);
     }
 }
 
@@ -67,7 +60,7 @@ async fn livez(State(probe): State<Probe>) -> (StatusCode, String) {
 
 async fn readyz(State(probe): State<Probe>) -> (StatusCode, String) {
     let instance = &probe.instance;
-    if probe.draining.load(SeqCst) {
+    if instance.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
     }
     if !instance.ready() {

@@ -7,7 +7,11 @@
 use bytes::BufMut;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::{reader::Reader, record::framed_bytes, utf8::from_utf8};
+use super::{
+    reader::{Broken, Reader},
+    record::framed_bytes,
+    utf8::from_utf8,
+};
 
 /// A field was met before, is unknown, or is not what it should be.
 pub(super) struct NotPlain;
@@ -27,8 +31,8 @@ impl Met {
     }
 }
 
-impl From<super::reader::Broken> for NotPlain {
-    fn from(_: super::reader::Broken) -> Self {
+impl From<Broken> for NotPlain {
+    fn from(_: Broken) -> Self {
         Self
     }
 }
@@ -72,5 +76,34 @@ pub(super) fn put_int64(field: u32, value: i64, to: &mut Vec<u8>) {
     if value != 0 {
         encode_key(field, WireType::Varint, to);
         encode_varint(value as u64, to);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod spoiled {
+    //! Bytes that may be no plain message any more, or none.
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    /// Those of a message; perhaps twice, with a tail, and with other bytes at some places.
+    pub(in super::super) fn spoiled(
+        message: impl Strategy<Value = Vec<u8>>,
+    ) -> impl Strategy<Value = Vec<u8>> {
+        let changes = vec((any::<Index>(), any::<u8>()), 0..3);
+        let tail = vec(any::<u8>(), 0..4);
+        let all = (message, changes, any::<bool>(), tail);
+        all.prop_map(|(mut bytes, changes, twice, tail)| {
+            if twice {
+                bytes.extend(bytes.clone());
+            }
+            bytes.extend(tail);
+            if !bytes.is_empty() {
+                for (at, byte) in changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
+            bytes
+        })
     }
 }

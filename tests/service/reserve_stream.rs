@@ -8,7 +8,7 @@ use sellable::{
     proto::v1::{self as pb, reserve_stream_response::Answer},
     wire::Encoded,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Status, Streaming,
@@ -38,6 +38,10 @@ fn reserve(id: impl ToString, sku: &str, quantity: i64) -> pb::ReserveRequest {
         }],
         ..pb::ReserveRequest::default()
     }
+}
+
+fn encoded(request: &pb::ReserveRequest) -> Encoded {
+    Encoded(request.encode_to_vec().into())
 }
 
 /// A stream that is open.
@@ -71,6 +75,20 @@ impl Open {
     async fn send_bytes(&self, bytes: Vec<u8>) {
         let sent = patiently(self.requests.send(Encoded(bytes.into()))).await;
         sent.expect("the stream is open");
+    }
+
+    /// Sends reservations of one unit of A, with ids from 0 on, until there are so many, or the
+    /// stream has ended; resolves to how many were sent.
+    fn send_up_to(&self, count: usize) -> JoinHandle<usize> {
+        let requests = self.requests.clone();
+        tokio::spawn(async move {
+            for id in 0..count {
+                if requests.send(encoded(&reserve(id, "A", 1))).await.is_err() {
+                    return id;
+                }
+            }
+            count
+        })
     }
 
     async fn next(&mut self) -> Result<pb::ReserveResponse, Status> {
@@ -188,8 +206,7 @@ async fn who_does_not_read_answers_is_not_read_from() {
     let most = 400 * MANY;
     let mut sent = 0;
     while sent < most {
-        let request = Encoded(reserve(sent, "A", 1).encode_to_vec().into());
-        let more = stream.requests.send(request);
+        let more = stream.requests.send(encoded(&reserve(sent, "A", 1)));
         // A slow machine makes this end early, and nothing else.
         match tokio::time::timeout(Duration::from_secs(2), more).await {
             Ok(taken) => taken.expect("the stream is open"),
@@ -215,18 +232,13 @@ async fn where_intake_is_full_the_rest_waits() {
     let client = server.connect().await;
     sold_out_after(&client, MANY as i64).await;
     let mut stream = Open::on(&client.channel).await;
-    let requests = stream.requests.clone();
-    let sending = tokio::spawn(async move {
-        for id in 0..MANY {
-            let request = Encoded(reserve(id, "A", 1).encode_to_vec().into());
-            requests.send(request).await.expect("the stream is open");
-        }
-    });
+    let sending = stream.send_up_to(MANY);
     for id in 0..MANY {
         let answer = stream.next().await;
         assert!(answer.expect("not refused").granted, "{id}");
     }
-    patiently(sending).await.expect("no panic");
+    let sent = patiently(sending).await.expect("no panic");
+    assert_eq!(sent, MANY, "the stream is open");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,17 +248,7 @@ async fn it_ends_when_the_server_stops_after_what_it_took_is_answered() {
     let client = server.connect().await;
     sold_out_after(&client, MANY as i64).await;
     let mut stream = Open::on(&client.channel).await;
-    let requests = stream.requests.clone();
-    let sending = tokio::spawn(async move {
-        let mut sent = 0;
-        loop {
-            let request = Encoded(reserve(sent, "A", 1).encode_to_vec().into());
-            if requests.send(request).await.is_err() {
-                return sent;
-            }
-            sent += 1;
-        }
-    });
+    let sending = stream.send_up_to(usize::MAX);
     let mut answered = 0;
     let end = loop {
         match patiently(stream.answers.message()).await {
@@ -291,15 +293,7 @@ async fn what_was_answered_is_known_after_a_kill_and_the_rest_is_sent_again() {
     let units = MANY * 9 / 10;
     sold_out_after(&client, units as i64).await;
     let mut stream = Open::on(&client.channel).await;
-    let requests = stream.requests.clone();
-    tokio::spawn(async move {
-        for id in 0..MANY {
-            let request = Encoded(reserve(id, "A", 1).encode_to_vec().into());
-            if requests.send(request).await.is_err() {
-                return;
-            }
-        }
-    });
+    stream.send_up_to(MANY);
     let mut answers = Vec::new();
     while let Ok(Some(answer)) = patiently(stream.answers.message()).await {
         answers.push(result(answer).expect("decided"));
@@ -314,13 +308,7 @@ async fn what_was_answered_is_known_after_a_kill_and_the_rest_is_sent_again() {
 
     let client = server.connect().await;
     let mut stream = Open::on(&client.channel).await;
-    let requests = stream.requests.clone();
-    let sending = tokio::spawn(async move {
-        for id in 0..MANY {
-            let request = Encoded(reserve(id, "A", 1).encode_to_vec().into());
-            requests.send(request).await.expect("the stream is open");
-        }
-    });
+    let sending = stream.send_up_to(MANY);
     let mut granted = 0;
     for id in 0..MANY {
         let answer = stream.next().await.expect("decided");
@@ -333,7 +321,8 @@ async fn what_was_answered_is_known_after_a_kill_and_the_rest_is_sent_again() {
             assert_eq!(answer, known, "{id}");
         }
     }
-    patiently(sending).await.expect("no panic");
+    let sent = patiently(sending).await.expect("no panic");
+    assert_eq!(sent, MANY, "the stream is open");
     assert_eq!(granted, units);
     let answer = client.ats("A", 0).await.expect("an answer");
     assert_eq!(answer.items[0].ats, 0);
