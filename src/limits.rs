@@ -154,6 +154,10 @@ pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
 /// Lines of commands with which a record does not wait for more.
 pub const RECORD_LINES_FULL: usize = 256;
+/// Movements with which a record does not wait for more. What may be unapplied is some records then,
+/// each of which is written, decoded, let in or applied while others are elsewhere on the way; as
+/// one, it would go through all of that by itself.
+pub const RECORD_MOVEMENTS_FULL: usize = 512;
 /// Movements, and lines of commands, that callers have written into the log and that are not applied
 /// yet: some two milliseconds. What is beyond waits before the log, where commands go past it.
 pub const UNAPPLIED_LINES_MAX: usize = 4_096;
@@ -168,8 +172,9 @@ pub const PARKED_BYTES_MAX: usize = 64 << 20;
 
 /// Entries that are read from the log, and decoded, at once.
 pub const FOLLOW_ENTRIES_MAX: usize = 512;
-/// Movements of one decoded step, those of one entry more or less.
-pub const STEP_MOVEMENTS_MAX: usize = 4_096;
+/// Movements of one decoded step, those of one entry more or less: enough that handing them over costs
+/// next to nothing, and so few that decoder, sequencer and shard work side by side.
+pub const STEP_MOVEMENTS_MAX: usize = 512;
 /// Decoded steps that may wait for the sequencer.
 pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 /// Batches that may wait for a shard.
@@ -212,8 +217,10 @@ pub const CHECKPOINT_SECTION_BYTES: usize = 64 << 10;
 /// a batch of movements, that comes meanwhile waits so long.
 pub const CHECKPOINT_SLICE_US: u64 = 50;
 /// Times as long as saving a slice of the state took, the next slice waits: so a checkpoint takes
-/// a tenth of a processor from each shard, and the thread that writes it no more than keeps up.
-pub const CHECKPOINT_REST_FACTOR: u32 = 9;
+/// a thirtieth of a processor from each shard, and the thread that writes it no more than keeps up.
+/// With a tenth, the 99th percentile of queries was one and a half times that without a checkpoint
+/// (`benches/checkpoint.rs`).
+pub const CHECKPOINT_REST_FACTOR: u32 = 29;
 /// How often the sequencer looks for work while it rests between slices, in microseconds.
 pub const CHECKPOINT_REST_LOOK_US: u64 = 200;
 /// How far the thread that writes a checkpoint lets others go before it, -20 to 19. Not to the end:

@@ -8,14 +8,16 @@
 //! The table is split into parts by the key's first bits. Within a part, entries lie sorted by
 //! key at a place scaled from the key (linear probing in order, as in Robin Hood hashing), so a
 //! search ends early and growing is one sequential pass. Parts grow by a quarter at 7/8 full, so
-//! that no more than 23 bytes are used for an id, and growing never stalls for long.
+//! that no more than 23 bytes are used for an id, and growing never stalls for long. Keys fall on all
+//! parts alike, so parts begin with different capacities: else they would all grow at once, and
+//! movements would wait meanwhile.
 
 use super::{exceptions::ParkedKind, keys::MovementKey, prefetch};
 
 /// Parts of the table.
 const PARTS: usize = 256;
 /// Entries that a part has room for at least.
-const PART_CAPACITY_MIN: usize = 16;
+const PART_CAPACITY_MIN: usize = 64;
 /// Places behind the last scaled one, for entries pushed along; more if they crowd there.
 const OVERHANG_MIN: usize = 64;
 /// Cache lines from the scaled place on that are fetched ahead.
@@ -108,6 +110,11 @@ struct Part {
 }
 
 impl Part {
+    /// An empty one, of this number.
+    fn new(number: usize) -> Self {
+        Self::with_capacity(spread(PART_CAPACITY_MIN, number), OVERHANG_MIN)
+    }
+
     fn with_capacity(capacity: usize, overhang: usize) -> Self {
         Self {
             entries: vec![Entry::default(); capacity + overhang].into_boxed_slice(),
@@ -160,13 +167,19 @@ impl Part {
     fn rebuild(&mut self, epoch: u64, epochs_max: u64, overhang: usize) {
         let live = |e: &&Entry| !e.is_empty() && e.age(epoch) <= epochs_max;
         let entries = self.entries.iter().filter(live).copied();
-        *self = Part::of_sorted(entries, overhang);
+        let room = |count| count * 10 / 7;
+        *self = Part::of_sorted(entries, room, overhang);
     }
 
-    /// A part with these entries, which come in order, and room to grow by a quarter.
-    fn of_sorted(entries: impl Iterator<Item = Entry> + Clone, mut overhang: usize) -> Self {
+    /// A part with these entries, which come in order, and as much room as `room` says of their
+    /// number.
+    fn of_sorted(
+        entries: impl Iterator<Item = Entry> + Clone,
+        room: impl FnOnce(usize) -> usize,
+        mut overhang: usize,
+    ) -> Self {
         let count = entries.clone().count();
-        let capacity = (count * 10 / 7).max(PART_CAPACITY_MIN);
+        let capacity = room(count).max(PART_CAPACITY_MIN);
         loop {
             let mut next = Part::with_capacity(capacity, overhang);
             let mut end = 0;
@@ -204,9 +217,7 @@ pub struct RememberedIds {
 impl Default for RememberedIds {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS)
-                .map(|_| Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN))
-                .collect(),
+            parts: (0..PARTS).map(Part::new).collect(),
             epoch: 0,
             oldest: 0,
             used: 0,
@@ -308,7 +319,7 @@ impl RememberedIds {
                 None => {
                     for (number, part) in self.parts.iter_mut().enumerate() {
                         self.saving.save_once(number, part);
-                        *part = Part::with_capacity(PART_CAPACITY_MIN, OVERHANG_MIN);
+                        *part = Part::new(number);
                     }
                     self.used = 0;
                 }
@@ -363,6 +374,12 @@ mod saving;
 
 use saving::Saving;
 
+/// This capacity, and up to a quarter more, as the part of this number has it: so parts that have
+/// been made at once grow one after the other, evenly while the ids become a quarter more.
+fn spread(capacity: usize, number: usize) -> usize {
+    capacity + capacity * number / (4 * PARTS)
+}
+
 fn part_of(key: MovementKey) -> usize {
     (key.0 >> (128 - PARTS.trailing_zeros())) as usize
 }
@@ -406,6 +423,38 @@ mod tests {
             ids.check_and_remember(key(2), 7, applied),
             Known::Repeat(RememberedOutcome::Stale)
         );
+    }
+
+    /// Of ids that become a quarter more, each part grows once, and a few of them with each hundredth.
+    #[test]
+    fn parts_grow_one_after_the_other() {
+        let capacities = |ids: &RememberedIds| {
+            let parts = ids.parts.iter();
+            parts.map(|part| part.capacity).collect::<Vec<_>>()
+        };
+        let mut ids = RememberedIds::default();
+        let mut n = 0;
+        let mut more = |ids: &mut RememberedIds, count: u64| {
+            for _ in 0..count {
+                ids.check_and_remember(key(n), n, RememberedOutcome::Applied);
+                n += 1;
+            }
+        };
+        more(&mut ids, 1_000_000);
+        let mut before = capacities(&ids);
+        let mut grown = 0;
+        for _ in 0..25 {
+            more(&mut ids, 10_000);
+            let after = capacities(&ids);
+            let at_once = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+            assert!(
+                at_once <= PARTS / 8,
+                "{at_once} of {PARTS} parts grew at once"
+            );
+            grown += at_once;
+            before = after;
+        }
+        assert!(grown >= PARTS * 3 / 4, "{grown} of {PARTS} parts grew");
     }
 
     #[test]
