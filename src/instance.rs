@@ -258,21 +258,20 @@ impl Instance {
             unapplied_lines_max: UNAPPLIED_LINES_MAX,
             wait: options.gather_wait,
         };
+        let gather_commands = GatherOptions {
+            waiting_max: options.waiting_commands_max,
+            appends_max: options.command_appends_max,
+            until_applied: true,
+            full_lines: RECORD_LINES_FULL,
+            ..gather
+        };
+        let commands = Gatherer::new(writer.clone(), gather_commands, None);
         let instance = Arc::new(Self {
             id,
             log,
             view,
-            gatherer: Gatherer::new(writer.clone(), gather),
-            commands: Gatherer::new(
-                writer.clone(),
-                GatherOptions {
-                    waiting_max: options.waiting_commands_max,
-                    appends_max: options.command_appends_max,
-                    until_applied: true,
-                    full_lines: RECORD_LINES_FULL,
-                    ..gather
-                },
-            ),
+            gatherer: Gatherer::new(writer.clone(), gather, Some(commands.waiters())),
+            commands,
             writer,
             steps: Mutex::new(Some(steps)),
             exceptions,

@@ -157,10 +157,13 @@ pub const RECORD_LINES_FULL: usize = 256;
 /// Movements with which a record does not wait for more. What may be unapplied is some records then,
 /// each of which is written, decoded, let in or applied while others are elsewhere on the way; as
 /// one, it would go through all of that by itself.
-pub const RECORD_MOVEMENTS_FULL: usize = 512;
+pub const RECORD_MOVEMENTS_FULL: usize = 256;
 /// Movements, and lines of commands, that callers have written into the log and that are not applied
 /// yet: some two milliseconds. What is beyond waits before the log, where commands go past it.
 pub const UNAPPLIED_LINES_MAX: usize = 4_096;
+/// As how many a movement counts there while commands wait, which wait for all that is before them in
+/// the log: so less of them is.
+pub const MOVEMENTS_WEIGHT_BESIDE_COMMANDS: usize = 4;
 
 /// At most one tick is written in this time, in microseconds.
 pub const TICK_EVERY_US: i64 = 1_000_000;

@@ -23,7 +23,7 @@ use super::{
     sequencer::{Pending, Waiting},
 };
 use crate::{
-    limits::RECORD_BYTES_MAX,
+    limits::{MOVEMENTS_WEIGHT_BESIDE_COMMANDS, RECORD_BYTES_MAX},
     log::{AppendError, Log, LogError},
     shard::{
         Receipt,
@@ -140,9 +140,46 @@ pub(crate) struct GatherOptions {
 pub(crate) struct Gatherer<G: Gathered> {
     writer: Writer,
     lanes: DashMap<runtime::Id, Lane<G>>,
-    room: Arc<Semaphore>,
-    unapplied: Arc<Semaphore>,
+    waiters: Waiters,
+    unapplied: Unapplied,
     options: GatherOptions,
+}
+
+/// What is on its way into the log, or in it and not applied.
+#[derive(Clone)]
+struct Unapplied {
+    lines: Arc<Semaphore>,
+    lines_max: usize,
+    /// Whom this goes out of the way of.
+    before: Option<Waiters>,
+}
+
+impl Unapplied {
+    /// Waits until there is room for so many lines. More than there can ever be wait until nothing
+    /// else is unapplied.
+    async fn room_for(&self, lines: usize) -> OwnedSemaphorePermit {
+        let lines = match &self.before {
+            Some(before) if before.count() > 0 => lines * MOVEMENTS_WEIGHT_BESIDE_COMMANDS,
+            _ => lines,
+        };
+        let lines = lines.min(self.lines_max) as u32;
+        let room = Arc::clone(&self.lines).acquire_many_owned(lines).await;
+        room.expect("the semaphore is never closed")
+    }
+}
+
+/// Those who wait for what they handed to a gatherer.
+#[derive(Clone)]
+pub(crate) struct Waiters {
+    room: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Waiters {
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.max - self.room.available_permits()
+    }
 }
 
 /// Requests of one runtime. Not bounded by itself: the room is.
@@ -221,25 +258,38 @@ impl Drop for Forget<'_> {
 }
 
 impl<G: Gathered> Gatherer<G> {
-    /// One that nobody has used yet. When it is dropped, what waits is still written.
-    pub(crate) fn new(writer: Writer, options: GatherOptions) -> Self {
+    /// One that nobody has used yet. When it is dropped, what waits is still written. While there are
+    /// any of those `before`, who wait for another, less of this one's is unapplied at once.
+    pub(crate) fn new(writer: Writer, options: GatherOptions, before: Option<Waiters>) -> Self {
         Self {
             writer,
             lanes: DashMap::new(),
-            room: Arc::new(Semaphore::new(options.waiting_max)),
-            unapplied: Arc::new(Semaphore::new(options.unapplied_lines_max)),
+            waiters: Waiters {
+                room: Arc::new(Semaphore::new(options.waiting_max)),
+                max: options.waiting_max,
+            },
+            unapplied: Unapplied {
+                lines: Arc::new(Semaphore::new(options.unapplied_lines_max)),
+                lines_max: options.unapplied_lines_max,
+                before,
+            },
             options,
         }
     }
 
-    /// Movements that wait now.
+    /// Those who wait for what they handed to this one.
+    pub(crate) fn waiters(&self) -> Waiters {
+        self.waiters.clone()
+    }
+
+    /// Movements, or commands, that wait now.
     pub(crate) fn waiting(&self) -> usize {
-        self.options.waiting_max - self.room.available_permits()
+        self.waiters.count()
     }
 
     /// Room for so many callers' frames, or none is taken.
     fn take_room(&self, frames: usize) -> Result<OwnedSemaphorePermit, PostError> {
-        Arc::clone(&self.room)
+        Arc::clone(&self.waiters.room)
             .try_acquire_many_owned(frames as u32)
             .map_err(|_| PostError::Full {
                 waiting_max: self.options.waiting_max,
@@ -274,7 +324,7 @@ impl<G: Gathered> Gatherer<G> {
     fn start(&self, runtime: &Handle) -> Lane<G> {
         let lane = self.lanes.entry(runtime.id()).or_insert_with(|| {
             let (lane, requests) = mpsc::unbounded_channel();
-            let unapplied = Arc::clone(&self.unapplied);
+            let unapplied = self.unapplied.clone();
             let gathers = gather(self.writer.clone(), self.options, unapplied, requests);
             runtime.spawn(task_or_abort(gathers));
             lane
@@ -427,7 +477,7 @@ impl<G: Gathered> Gathering<G> {
 async fn gather<G: Gathered>(
     writer: Writer,
     options: GatherOptions,
-    unapplied: Arc<Semaphore>,
+    unapplied: Unapplied,
     mut requests: mpsc::UnboundedReceiver<Request<G>>,
 ) {
     let appends = Arc::new(Semaphore::new(options.appends_max));
@@ -471,12 +521,10 @@ async fn gather<G: Gathered>(
                 }
             }
         };
-        let lines = record.lines.min(options.unapplied_lines_max) as u32;
-        let room = Arc::clone(&unapplied).acquire_many_owned(lines).await;
         let under_way = UnderWay {
             append,
             until_applied: options.until_applied,
-            _room: room.expect(never_closed),
+            _room: unapplied.room_for(record.lines).await,
         };
         let writer = writer.clone();
         tokio::spawn(task_or_abort(async move {
