@@ -111,7 +111,7 @@ impl Pipeline {
             ..
         } = parts;
         Self {
-            decoder: Decoder::going_on_at(time_us, locations, sources),
+            decoder: Decoder::going_on_at(time_us, locations, sources, shards.len()),
             sequencer,
             state,
             shards,

@@ -201,7 +201,8 @@ settings! {
     intake_queue_commands_max: usize = "intake.queue_commands_max",
         Kind::Integer { min: 100, max: 1_000_000, unit: "commands" }, "20000", None;
 
-    /// Most movements, or commands, of many callers that are gathered into one record of the log.
+    /// Most movements, or commands, of many callers that are gathered into one record of the log. It
+    /// is smaller mostly: a record that has 256 of them waits for no more.
     intake_record_movements_max: usize = "intake.record_movements_max",
         Kind::Integer {
             min: limits::BATCH_MOVEMENTS_MAX as u64,
@@ -209,7 +210,7 @@ settings! {
             unit: "movements",
         }, "4000", None;
 
-    /// How long a record waits for more callers to join it. 0: it takes those that came together
+    /// How long a record waits for more callers to join it, if it has fewer than 256. 0: it takes those that came together
     /// while the record before it was written, which is mostly best.
     intake_gather_wait_us: u64 = "intake.gather_wait_us",
         Kind::Integer { min: 0, max: 1_000_000, unit: "µs" }, "0", None;

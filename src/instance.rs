@@ -73,7 +73,7 @@ pub struct Options {
     pub waiting_commands_max: usize,
     /// Movements of one record, at most.
     pub record_movements_max: usize,
-    /// Appends of movements under way at once.
+    /// Appends of movements under way at once, but for records that are full.
     pub appends_max: usize,
     /// Appends of commands under way at once, each until it is decided.
     pub command_appends_max: usize,
@@ -232,7 +232,10 @@ impl Instance {
         let (follower, thread) = following::start(&log, {
             let log = Arc::clone(&log);
             let sources = Arc::clone(&sources);
-            let decoder = Decoder::going_on_at(time_us, Arc::clone(&locations), sources);
+            let decoder = {
+                let locations = Arc::clone(&locations);
+                Decoder::going_on_at(time_us, locations, sources, options.shards)
+            };
             async move {
                 let followed = follow(log, position + 1, decoder, sequencer).await;
                 if let Err(error) = followed {

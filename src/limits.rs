@@ -162,7 +162,7 @@ pub const RECORD_MOVEMENTS_FULL: usize = 256;
 /// yet: some two milliseconds. What is beyond waits before the log, where commands go past it.
 pub const UNAPPLIED_LINES_MAX: usize = 4_096;
 /// As how many a movement counts there while commands wait, which wait for all that is before them in
-/// the log: so less of them is.
+/// the log: so less of them is. A record counts as this part of all, at most.
 pub const MOVEMENTS_WEIGHT_BESIDE_COMMANDS: usize = 4;
 
 /// At most one tick is written in this time, in microseconds.
@@ -175,9 +175,11 @@ pub const PARKED_BYTES_MAX: usize = 64 << 20;
 
 /// Entries that are read from the log, and decoded, at once.
 pub const FOLLOW_ENTRIES_MAX: usize = 512;
-/// Movements of one decoded step, those of one entry more or less: enough that handing them over costs
-/// next to nothing, and so few that decoder, sequencer and shard work side by side.
-pub const STEP_MOVEMENTS_MAX: usize = 512;
+/// Movements of one decoded step for each shard, those of one entry more or less: enough that handing
+/// them over costs next to nothing, and so few that decoder, sequencer and shards work side by side.
+pub const STEP_MOVEMENTS_OF_SHARD: usize = 512;
+/// Movements of one decoded step, those of one entry more or less.
+pub const STEP_MOVEMENTS_MAX: usize = 4_096;
 /// Decoded steps that may wait for the sequencer.
 pub const SEQUENCER_QUEUE_STEPS_MAX: usize = 8;
 /// Batches that may wait for a shard.
@@ -284,6 +286,9 @@ const _: () = assert!(MESSAGE_BYTES_MAX < PARKED_BYTES_MAX);
 const _: () = assert!(RULES_BYTES_MAX + ACTOR_BYTES_MAX + NOTE_BYTES_MAX + 100 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);
 const _: () = assert!(UNAPPLIED_LINES_MAX >= RECORD_MOVEMENTS_MAX);
+// Several full records are on their way, beside commands, too.
+const _: () =
+    assert!(RECORD_MOVEMENTS_FULL * MOVEMENTS_WEIGHT_BESIDE_COMMANDS * 2 <= UNAPPLIED_LINES_MAX);
 // A dead letter has a few numbers, too, and so many SKUs may be settled beside them.
 const _: () = assert!(
     DEAD_LETTERS_RECORD_MAX * (2 * SKU_BYTES_MAX + DEAD_LETTER_REASON_BYTES_MAX + 64)

@@ -38,6 +38,10 @@ pub(crate) enum Message {
     Done,
 }
 
+const SLICE: Duration = Duration::from_micros(CHECKPOINT_SLICE_US);
+/// A slice that took longer was mostly interrupted, by those for whom it would rest.
+const SLICE_MAX: Duration = SLICE.saturating_mul(4);
+
 /// How fast slices follow each other: a checkpoint is in no hurry, and those who query and reserve
 /// want the processor now.
 #[derive(Debug, Default)]
@@ -61,8 +65,8 @@ impl Pace {
             let more = save();
             let ended = Instant::now();
             let took = ended - started;
-            if !more || took >= Duration::from_micros(CHECKPOINT_SLICE_US) {
-                self.next = Some(ended + took * CHECKPOINT_REST_FACTOR);
+            if !more || took >= SLICE {
+                self.next = Some(ended + took.min(SLICE_MAX) * CHECKPOINT_REST_FACTOR);
                 return more;
             }
         }

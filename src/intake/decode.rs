@@ -14,7 +14,7 @@ use crate::{
         movement::{Kind, Movement, TimeUs},
         posting::{Effect, Fact, Posting},
     },
-    limits::{ID_BYTES_MAX, LINE_BYTES_MAX, STEP_MOVEMENTS_MAX},
+    limits::{ID_BYTES_MAX, LINE_BYTES_MAX, STEP_MOVEMENTS_MAX, STEP_MOVEMENTS_OF_SHARD},
     log::{Entry, Lane, LogError, MediaType, Position},
     proto::v1::{self as pb, command::Command},
     shard::{Locations, Sources, worker::NamesAt},
@@ -134,6 +134,8 @@ pub(crate) struct Decoder {
     now_us: TimeUs,
     scratch: Scratch,
     facts: Facts,
+    /// With so many, facts are a step.
+    step_movements: usize,
 }
 
 /// Gives names numbers and keys.
@@ -248,11 +250,12 @@ const _: () = assert!(LINE_BYTES_MAX <= u8::MAX as usize);
 
 impl Decoder {
     /// One that goes on after entries of which the last had this time of the log; 0: there were
-    /// none.
+    /// none. What it decodes is for so many shards.
     pub(crate) fn going_on_at(
         now_us: TimeUs,
         locations: Arc<Locations>,
         sources: Arc<Sources>,
+        shards: usize,
     ) -> Self {
         Self {
             interner: Interner {
@@ -265,6 +268,7 @@ impl Decoder {
             now_us,
             scratch: Scratch::default(),
             facts: Facts::default(),
+            step_movements: STEP_MOVEMENTS_MAX.min(STEP_MOVEMENTS_OF_SHARD * shards),
         }
     }
 
@@ -287,7 +291,7 @@ impl Decoder {
             Lane::Producer { .. } => self.message(entry, &mut facts)?,
         }
         self.facts = facts;
-        if self.facts.items.len() >= STEP_MOVEMENTS_MAX {
+        if self.facts.items.len() >= self.step_movements {
             steps.extend(self.rest());
         }
         Ok(())

@@ -118,7 +118,8 @@ pub(crate) struct GatherOptions {
     pub(crate) waiting_max: usize,
     /// Movements of one record, at most.
     pub(crate) record_movements_max: usize,
-    /// Appends under way at once, on each runtime; more come together behind them.
+    /// Appends under way at once, on each runtime; more come together behind them, until a record is
+    /// full.
     pub(crate) appends_max: usize,
     /// Whether an append is under way until it is applied.
     pub(crate) until_applied: bool,
@@ -155,15 +156,19 @@ struct Unapplied {
 }
 
 impl Unapplied {
-    /// Waits until there is room for so many lines. More than there can ever be wait until nothing
-    /// else is unapplied.
+    /// Waits until there is room for a record of so many lines. One that has more than there may be
+    /// waits until nothing else is unapplied.
     async fn room_for(&self, lines: usize) -> OwnedSemaphorePermit {
-        let lines = match &self.before {
-            Some(before) if before.count() > 0 => lines * MOVEMENTS_WEIGHT_BESIDE_COMMANDS,
+        let counted = match &self.before {
+            Some(before) if before.count() > 0 => {
+                // As many records as with lighter lines: one at a time would wait for the disk.
+                let share = self.lines_max / MOVEMENTS_WEIGHT_BESIDE_COMMANDS;
+                lines.max(share.min(lines * MOVEMENTS_WEIGHT_BESIDE_COMMANDS))
+            }
             _ => lines,
         };
-        let lines = lines.min(self.lines_max) as u32;
-        let room = Arc::clone(&self.lines).acquire_many_owned(lines).await;
+        let counted = counted.min(self.lines_max) as u32;
+        let room = Arc::clone(&self.lines).acquire_many_owned(counted).await;
         room.expect("the semaphore is never closed")
     }
 }
@@ -531,7 +536,7 @@ async fn gather<G: Gathered>(
             write(&writer, record.requests, under_way).await;
         }));
     }
-    // What is under way is written before the gatherer ends.
+    // Records that were not full are written before the gatherer ends.
     let _ = appends.acquire_many(options.appends_max as u32).await;
 }
 

@@ -5,7 +5,7 @@
 //! that come in meanwhile, and places are looked through one after the other; only a part of which
 //! something is about to be dropped is saved earlier.
 
-use super::{Entry, OVERHANG_MIN, PARTS, Part, RememberedIds, spread};
+use super::{Entry, OVERHANG_MIN, PARTS, Part, RememberedIds};
 use crate::domain::saved::{Broken, Input, Output};
 
 /// Places of the table that are looked at in one slice.
@@ -190,9 +190,7 @@ impl RememberedIds {
         self.used -= part.used;
         // Some of it may be there: another part had to be saved in between.
         let there = part.entries.iter().filter(|entry| !entry.is_empty());
-        let entries_there = there.chain(entries.iter()).copied();
-        let room = |count: usize| spread(count.div_ceil(7) * 8, *number);
-        *part = Part::of_sorted(entries_there, room, OVERHANG_MIN);
+        *part = Part::of_sorted(there.chain(entries.iter()).copied(), *number, OVERHANG_MIN);
         self.used += part.used;
         entries.clear();
     }
