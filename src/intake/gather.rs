@@ -603,6 +603,35 @@ mod tests {
     use super::*;
     use crate::log::memory::{Faults, MemoryLog};
 
+    /// How many records of so many movements are under way at once, with so many commands waiting.
+    fn under_way_at_once(movements: usize, commands: u32) -> usize {
+        let waiters = Waiters {
+            room: Arc::new(Semaphore::new(10)),
+            max: 10,
+        };
+        let room = Arc::clone(&waiters.room).try_acquire_many_owned(commands);
+        let _waiting = room.expect("there is room");
+        let unapplied = Unapplied {
+            lines: Arc::new(Semaphore::new(4_096)),
+            lines_max: 4_096,
+            before: Some(waiters),
+        };
+        let rooms = std::iter::from_fn(|| unapplied.room_for(movements).now_or_never());
+        // Each is held, until one has to wait.
+        rooms.collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn movements_go_out_of_the_way_of_commands_that_wait() {
+        assert_eq!(under_way_at_once(256, 0), 16);
+        assert_eq!(under_way_at_once(256, 1), 4);
+        // However large they are, some are under way; what is larger than all goes by itself.
+        assert_eq!(under_way_at_once(1_000, 0), 4);
+        assert_eq!(under_way_at_once(1_000, 9), 4);
+        assert_eq!(under_way_at_once(2_000, 1), 2);
+        assert_eq!(under_way_at_once(9_000, 1), 1);
+    }
+
     #[test]
     fn who_gives_up_an_append_leaves_nothing_behind() {
         let runtime = tokio::runtime::Builder::new_current_thread()
