@@ -309,7 +309,7 @@ pub async fn digest(args: DigestArgs, context: &Context) -> Result<Exit, Failure
 }
 
 /// Seconds that a checkpoint may take at least, whatever the timeout of calls: it rests most of the
-/// time, and takes some 45 s for 10 million cells.
+/// time, and takes some 15 s for 10 million cells, longer where others are at work.
 const CHECKPOINT_TIMEOUT_MIN_S: u64 = 600;
 
 /// Arguments of `sellable checkpoint`.
