@@ -210,8 +210,8 @@ settings! {
             unit: "movements",
         }, "4000", None;
 
-    /// How long a record waits for more callers to join it, if it has fewer than 256. 0: it takes those that came together
-    /// while the record before it was written, which is mostly best.
+    /// How long a record waits for more callers to join it, if it has fewer than 256. 0: it takes those
+    /// that came together while the record before it was written, which is mostly best.
     intake_gather_wait_us: u64 = "intake.gather_wait_us",
         Kind::Integer { min: 0, max: 1_000_000, unit: "µs" }, "0", None;
 

@@ -31,9 +31,7 @@ use crate::{
         sequencer::{Pending, Step, Tally, Waiting},
         sequencing::Sequencing,
     },
-    limits::{
-        RECORD_LINES_FULL, RECORD_MOVEMENTS_FULL, SEQUENCER_QUEUE_STEPS_MAX, UNAPPLIED_LINES_MAX,
-    },
+    limits::{RECORD_LINES_FULL, SEQUENCER_QUEUE_STEPS_MAX, UNAPPLIED_LINES_MAX},
     log::{AppendError, Identity, Log, LogError, Position},
     proto::v1 as pb,
     shard::{Audit, Locations, Receipt, Sources, View, worker},
@@ -257,7 +255,7 @@ impl Instance {
             record_movements_max: options.record_movements_max,
             appends_max: options.appends_max,
             until_applied: false,
-            full_lines: RECORD_MOVEMENTS_FULL,
+            full_lines: RECORD_LINES_FULL,
             unapplied_lines_max: UNAPPLIED_LINES_MAX,
             wait: options.gather_wait,
         };
@@ -265,7 +263,6 @@ impl Instance {
             waiting_max: options.waiting_commands_max,
             appends_max: options.command_appends_max,
             until_applied: true,
-            full_lines: RECORD_LINES_FULL,
             ..gather
         };
         let commands = Gatherer::new(writer.clone(), gather_commands, None);

@@ -152,12 +152,10 @@ pub const RECORD_BYTES_MAX: usize = 900 << 10;
 /// Most movements gathered into one record.
 pub const RECORD_MOVEMENTS_MAX: usize = 4_000;
 
-/// Lines of commands with which a record does not wait for more.
+/// Movements, or lines of commands, with which a record does not wait for more. What may be unapplied
+/// is some records then, each of which is written, decoded, let in or applied while others are
+/// elsewhere on the way; as one, it would go through all of that by itself.
 pub const RECORD_LINES_FULL: usize = 256;
-/// Movements with which a record does not wait for more. What may be unapplied is some records then,
-/// each of which is written, decoded, let in or applied while others are elsewhere on the way; as
-/// one, it would go through all of that by itself.
-pub const RECORD_MOVEMENTS_FULL: usize = 256;
 /// Movements, and lines of commands, that callers have written into the log and that are not applied
 /// yet: some two milliseconds. What is beyond waits before the log, where commands go past it.
 pub const UNAPPLIED_LINES_MAX: usize = 4_096;
@@ -221,6 +219,9 @@ pub const CHECKPOINT_SECTION_BYTES: usize = 64 << 10;
 /// How long a slice of the state may take, in microseconds, but for the last thing in it: a query, or
 /// a batch of movements, that comes meanwhile waits so long.
 pub const CHECKPOINT_SLICE_US: u64 = 50;
+/// A slice that took longer, in microseconds, was mostly interrupted, by those for whom it would rest:
+/// it rests as if it had taken so long.
+pub const CHECKPOINT_SLICE_RESTED_US_MAX: u64 = 4 * CHECKPOINT_SLICE_US;
 /// Times as long as saving a slice of the state took, the next slice waits: so a checkpoint takes
 /// a thirtieth of a processor from each shard, and the thread that writes it no more than keeps up.
 /// With a tenth, the 99th percentile of queries was one and a half times that without a checkpoint
@@ -288,7 +289,7 @@ const _: () = assert!(RECORD_MOVEMENTS_MAX >= BATCH_MOVEMENTS_MAX);
 const _: () = assert!(UNAPPLIED_LINES_MAX >= RECORD_MOVEMENTS_MAX);
 // Several full records are on their way, beside commands, too.
 const _: () =
-    assert!(RECORD_MOVEMENTS_FULL * MOVEMENTS_WEIGHT_BESIDE_COMMANDS * 2 <= UNAPPLIED_LINES_MAX);
+    assert!(RECORD_LINES_FULL * MOVEMENTS_WEIGHT_BESIDE_COMMANDS * 2 <= UNAPPLIED_LINES_MAX);
 // A dead letter has a few numbers, too, and so many SKUs may be settled beside them.
 const _: () = assert!(
     DEAD_LETTERS_RECORD_MAX * (2 * SKU_BYTES_MAX + DEAD_LETTER_REASON_BYTES_MAX + 64)

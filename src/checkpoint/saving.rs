@@ -23,7 +23,8 @@ use crate::{
     domain::saved::Broken,
     limits::{
         CHECKPOINT_NICENESS, CHECKPOINT_QUEUE_MESSAGES_MAX, CHECKPOINT_REST_FACTOR,
-        CHECKPOINT_SECTION_BYTES, CHECKPOINT_SLICE_US, CHECKPOINT_WRITE_EVERY_MS, OUTLET_BYTES_MAX,
+        CHECKPOINT_SECTION_BYTES, CHECKPOINT_SLICE_RESTED_US_MAX, CHECKPOINT_SLICE_US,
+        CHECKPOINT_WRITE_EVERY_MS, OUTLET_BYTES_MAX,
     },
 };
 
@@ -37,10 +38,6 @@ pub(crate) enum Message {
     /// One of those that save has saved everything.
     Done,
 }
-
-const SLICE: Duration = Duration::from_micros(CHECKPOINT_SLICE_US);
-/// A slice that took longer was mostly interrupted, by those for whom it would rest.
-const SLICE_MAX: Duration = SLICE.saturating_mul(4);
 
 /// How fast slices follow each other: a checkpoint is in no hurry, and those who query and reserve
 /// want the processor now.
@@ -65,8 +62,9 @@ impl Pace {
             let more = save();
             let ended = Instant::now();
             let took = ended - started;
-            if !more || took >= SLICE {
-                self.next = Some(ended + took.min(SLICE_MAX) * CHECKPOINT_REST_FACTOR);
+            if !more || took >= Duration::from_micros(CHECKPOINT_SLICE_US) {
+                let rested = took.min(Duration::from_micros(CHECKPOINT_SLICE_RESTED_US_MAX));
+                self.next = Some(ended + rested * CHECKPOINT_REST_FACTOR);
                 return more;
             }
         }
