@@ -1,9 +1,10 @@
 //! From log entries to what the books need: decoded, checked and reduced to keys, off the
 //! writers' threads.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 use super::parked::Parked;
 use crate::{
@@ -299,7 +300,16 @@ impl Decoder {
 
     /// The facts that were kept, if there are any.
     pub(crate) fn rest(&mut self) -> Option<Decoded> {
-        let facts = std::mem::take(&mut self.facts);
+        // Where many come, as many come again.
+        let next = match self.facts.items.len() {
+            items if items < self.step_movements => Facts::default(),
+            items => Facts {
+                entries: Vec::with_capacity(self.facts.entries.len()),
+                items: Vec::with_capacity(items),
+                names: String::with_capacity(self.facts.names.len()),
+            },
+        };
+        let facts = std::mem::replace(&mut self.facts, next);
         (!facts.entries.is_empty()).then_some(Decoded::Facts(facts))
     }
 
@@ -391,7 +401,10 @@ impl Decoder {
         } else {
             borrowed::read_movement(0, &payload)
                 // A person's decision does not let one source speak for another.
-                .map(|read| take(of_source(read, &resolve.source)))
+                .map(|mut read| {
+                    of_source(&mut read, &resolve.source);
+                    take(read);
+                })
                 .map_err(|error| error.to_string())
         };
         self.scratch = scratch;
@@ -423,10 +436,11 @@ impl Decoder {
         let (items_before, names_before) = (facts.items.len(), facts.names.len());
         let mut malformed = Vec::new();
         let result = read(&mut |found: Found<'_>| {
-            let checked = found.movement.and_then(|movement| {
-                movement.check(*now_us)?;
-                Ok(movement)
-            });
+            // Not moved: it is large.
+            let checked = match &found.movement {
+                Ok(movement) => movement.check(*now_us).map(|()| movement),
+                Err(invalid) => Err(invalid.clone()),
+            };
             let movement = match checked {
                 Ok(movement) => movement,
                 Err(invalid) => {
@@ -447,7 +461,7 @@ impl Decoder {
                 }
             };
             let raw = range_in(&entry.payload, found.raw);
-            let item = interner.item(&movement, &mut facts.names, found.index as u32, raw);
+            let item = interner.item(movement, &mut facts.names, found.index as u32, raw);
             facts.items.push(item);
         });
         if let Err(error) = result {

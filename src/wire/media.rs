@@ -38,7 +38,10 @@ pub fn decode_payload<'a>(
         Lane::Producer { source, media_type } => (&**source, media_type),
     };
     check_size(payload)?;
-    let visit = |found| visit(of_source(found, source));
+    let visit = |mut found| {
+        of_source(&mut found, source);
+        visit(found);
+    };
     let movements = match media_type {
         MediaType::Protobuf => protobuf(payload, visit)?,
         MediaType::Json => json(payload, source, scratch, visit)?,
@@ -150,7 +153,8 @@ fn decode_record<'a>(
 }
 
 /// Binds a movement to the source that the subject names, which the broker has checked.
-pub(crate) fn of_source<'a>(mut found: Found<'a>, source: &'a str) -> Found<'a> {
+#[inline]
+pub(crate) fn of_source<'a>(found: &mut Found<'a>, source: &'a str) {
     if !found.source.is_empty() && found.source != source {
         found.movement = Err(Invalid::new(
             "source",
@@ -164,5 +168,4 @@ pub(crate) fn of_source<'a>(mut found: Found<'a>, source: &'a str) -> Found<'a> 
     if let Ok(movement) = &mut found.movement {
         movement.source = source;
     }
-    found
 }
