@@ -775,7 +775,7 @@ mod tests {
         /// The short way for plain texts lets nothing through, and keeps nothing out.
         #[test]
         fn a_text_has_no_control_character_and_no_space_at_an_end(
-            value in "[a !~\t\u{7f}\u{85}\u{a0}\u{3000}é\u{1f}]{0,20}",
+            value in prop_oneof!["[a !~]{0,6}", "[a !~\t\u{7f}\u{85}\u{a0}\u{3000}é\u{1f}]{0,20}"],
         ) {
             let allowed = !value.chars().any(char::is_control) && value.trim() == value;
             prop_assert_eq!(optional_text("sku", &value, 80).is_ok(), allowed);
