@@ -300,14 +300,16 @@ impl Decoder {
 
     /// The facts that were kept, if there are any.
     pub(crate) fn rest(&mut self) -> Option<Decoded> {
-        // Where many come, as many come again.
-        let next = match self.facts.items.len() {
-            items if items < self.step_movements => Facts::default(),
-            items => Facts {
+        // Where entries fill a step, they do so again; one large batch says nothing of the next.
+        let full = self.step_movements..=2 * self.step_movements;
+        let next = if full.contains(&self.facts.items.len()) {
+            Facts {
                 entries: Vec::with_capacity(self.facts.entries.len()),
-                items: Vec::with_capacity(items),
+                items: Vec::with_capacity(self.facts.items.len()),
                 names: String::with_capacity(self.facts.names.len()),
-            },
+            }
+        } else {
+            Facts::default()
         };
         let facts = std::mem::replace(&mut self.facts, next);
         (!facts.entries.is_empty()).then_some(Decoded::Facts(facts))
@@ -331,9 +333,9 @@ impl Decoder {
             origin,
         };
         let step = match record.body {
-            Body::Tick => return self.facts(entry, Some(origin), facts, |_| Ok(())),
+            Body::Tick => return self.facts(entry, Some(origin), facts, |_, _| Ok(())),
             Body::Movements(movements) => {
-                return self.facts(entry, Some(origin), facts, |visit| {
+                return self.facts(entry, Some(origin), facts, |_, visit| {
                     movements.for_each(visit).map(drop)
                 });
             }
@@ -413,10 +415,9 @@ impl Decoder {
     }
 
     fn message(&mut self, entry: Entry, facts: &mut Facts) -> Result<(), LogError> {
-        let (lane, payload) = (entry.lane.clone(), entry.payload.clone());
         let mut scratch = std::mem::take(&mut self.scratch);
-        let taken = self.facts(entry, None, facts, |visit| {
-            decode_payload(&lane, &payload, &mut scratch, visit).map(drop)
+        let taken = self.facts(entry, None, facts, |entry, visit| {
+            decode_payload(&entry.lane, &entry.payload, &mut scratch, visit).map(drop)
         });
         self.scratch = scratch;
         taken
@@ -428,14 +429,14 @@ impl Decoder {
         entry: Entry,
         origin: Option<(u64, u64)>,
         facts: &mut Facts,
-        read: impl FnOnce(&mut dyn FnMut(Found<'_>)) -> Result<(), Unreadable>,
+        read: impl FnOnce(&Entry, &mut dyn FnMut(Found<'_>)) -> Result<(), Unreadable>,
     ) -> Result<(), LogError> {
         let Self {
             interner, now_us, ..
         } = self;
         let (items_before, names_before) = (facts.items.len(), facts.names.len());
         let mut malformed = Vec::new();
-        let result = read(&mut |found: Found<'_>| {
+        let result = read(&entry, &mut |found: Found<'_>| {
             // Not moved: it is large.
             let checked = match &found.movement {
                 Ok(movement) => movement.check(*now_us).map(|()| movement),
