@@ -300,6 +300,9 @@ impl Decoder {
 
     /// The facts that were kept, if there are any.
     pub(crate) fn rest(&mut self) -> Option<Decoded> {
+        if self.facts.entries.is_empty() {
+            return None;
+        }
         // Where entries fill a step, they do so again; one large batch says nothing of the next.
         let full = self.step_movements..=2 * self.step_movements;
         let next = if full.contains(&self.facts.items.len()) {
@@ -311,8 +314,7 @@ impl Decoder {
         } else {
             Facts::default()
         };
-        let facts = std::mem::replace(&mut self.facts, next);
-        (!facts.entries.is_empty()).then_some(Decoded::Facts(facts))
+        Some(Decoded::Facts(std::mem::replace(&mut self.facts, next)))
     }
 
     fn record(
